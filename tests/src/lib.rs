@@ -1,0 +1,1 @@
+//! Placeholder crate root; each part fills it.
