@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// The folder of built things: `$AZORA_CACHE`, else `$XDG_CACHE_HOME/azora`, else `~/.cache/azora`.
 pub fn root() -> PathBuf {
-    if let Some(folder) = std::env::var_os("AZORA_CACHE") {
-        return folder.into();
+    if let Some(folder) = std::env::var_os("AZORA_CACHE").filter(|folder| !folder.is_empty()) {
+        // Other programs are given paths below it while they run in other folders.
+        return std::path::absolute(&folder).unwrap_or_else(|_| folder.into());
     }
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("azora")
@@ -25,6 +26,20 @@ pub fn clone_root() -> PathBuf {
 /// Where cargo builds for chores, shared by every clone so that dependencies are compiled once.
 pub fn target() -> PathBuf {
     root().join("target")
+}
+
+/// Waits until no other process does what `name` stands for, and keeps others out until the
+/// returned file is dropped. The kernel lets go of the lock when the process dies, however it dies.
+pub fn lock(name: &str) -> Result<fs::File> {
+    let folder = root().join("locks");
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let path = folder.join(name);
+    let file = fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    if file.try_lock().is_err() {
+        crate::output::note(&format!("  … waiting for another `cargo xtask` that holds {}", path.display()));
+        file.lock().with_context(|| format!("lock {}", path.display()))?;
+    }
+    Ok(file)
 }
 
 /// A key over what something is built from: files, folders (recursively, sorted) and plain words.
@@ -83,6 +98,10 @@ pub fn built(name: &str, key: &str, build: impl FnOnce(&Path) -> Result<()>) -> 
     let folder = root().join(name).join(key);
     if folder.is_dir() {
         return Ok(folder);
+    }
+    let _lock = lock(&format!("{}-{key}", name.replace('/', "-")))?;
+    if folder.is_dir() {
+        return Ok(folder); // Another process built it meanwhile.
     }
     let partial = root().join(name).join(format!("{key}.partial.{}", std::process::id()));
     if partial.exists() {
