@@ -5,8 +5,11 @@
 
 mod output;
 mod run;
+mod secret;
 mod store;
 
+mod cargo;
+mod demo;
 mod engine;
 mod packages;
 

@@ -10,7 +10,7 @@ mod process;
 mod redis;
 mod running;
 
-use crate::output;
+use crate::{output, secret};
 use anyhow::{Context as _, Result};
 use folder::Folder;
 use process::Process;
@@ -61,6 +61,18 @@ pub struct Urls {
     pub mongo: String,
 }
 
+impl Urls {
+    /// The URL of one MongoDB database.
+    pub fn mongo_database(&self, name: &str) -> String {
+        self.mongo.replacen("/?", &format!("/{name}?"), 1)
+    }
+
+    /// A line for each.
+    pub fn table(&self) -> String {
+        format!("Postgres  {}\nRedis     {}\nMongoDB   {}", self.postgres, self.redis, self.mongo)
+    }
+}
+
 /// Runs the services until interrupted, or around a command.
 pub fn run(args: &Args) -> Result<()> {
     let ports = if args.free || !args.command.is_empty() { Ports::Free } else { Ports::Fixed };
@@ -72,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json {
         output::result(&serde_json::to_string(urls).context("write the URLs as JSON")?);
     } else if args.command.is_empty() {
-        output::result(&format!("Postgres  {}\nRedis     {}\nMongoDB   {}", urls.postgres, urls.redis, urls.mongo));
+        output::result(&urls.table());
     }
     let Some((program, arguments)) = args.command.split_first() else {
         output::note("Ctrl-C stops them and removes their data.");
@@ -98,7 +110,7 @@ impl Services {
         let folder = running.folder();
         let [at_postgres, at_redis, at_mongo] = choose(ports)?;
 
-        let password = folder::secret()?;
+        let password = secret::word()?;
         running.add(postgres::start(&binaries, &folder, at_postgres, &password)?);
         running.add(redis::start(&folder, at_redis, &password)?);
         running.add(mongo::start(&mongod, &folder, at_mongo)?);
@@ -133,8 +145,19 @@ impl Services {
 
     /// Runs a command beside the services; an interruption of this program ends it before them.
     pub fn run(&self, command: &Command) -> Result<ExitStatus> {
-        self.running.add(Process::foreground(command)?);
+        self.add(command)?;
         self.running.wait_for_last()
+    }
+
+    /// Starts a command beside the services, to be stopped before them.
+    pub fn add(&self, command: &Command) -> Result<()> {
+        self.running.add(Process::foreground(command)?);
+        Ok(())
+    }
+
+    /// Waits until what is called `name` answers. The end of anything that runs here is an error at once.
+    pub fn until(&self, name: &str, answers: impl Fn() -> bool) -> Result<()> {
+        self.running.until(name, answers)
     }
 
     /// Waits for an interruption. Returns only when a server ended by itself, which is an error.

@@ -5,7 +5,6 @@ use super::process::signal;
 use crate::{output, packages, store};
 use anyhow::{Context as _, Result};
 use std::fs;
-use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -54,13 +53,6 @@ impl Folder {
         }
         fs::remove_dir_all(&self.path).with_context(|| format!("remove {}", self.path.display()))
     }
-}
-
-/// A random word for a password: 32 hexadecimal digits.
-pub(super) fn secret() -> Result<String> {
-    let mut bytes = [0_u8; 16];
-    fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("read /dev/urandom")?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 /// The cache; but for root a folder that the user `postgres` can reach too, which root's home is not.
