@@ -1,10 +1,99 @@
-//! `cargo xtask gen`: being written.
+//! `cargo xtask gen`: the files that are written by our programs and checked in, so that a reader
+//! and a review see them. Each comes from one place; nobody edits them.
+
+use crate::{cargo, output, run, store};
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 /// Arguments of `cargo xtask gen`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Change nothing; fail when a file is not what it would be written as.
+    #[arg(long)]
+    check: bool,
+}
 
-/// Not there yet.
-pub fn run(_args: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("`cargo xtask gen` is not written yet")
+/// A generated file.
+#[derive(Debug, PartialEq, Eq)]
+struct Generated {
+    /// Where it is, below the root of the clone.
+    path: &'static str,
+    text: String,
+}
+
+/// Writes the generated files, or checks them.
+pub fn run(args: &Args) -> Result<()> {
+    if args.check {
+        return check();
+    }
+    for file in generate()? {
+        let path = store::clone_root().join(file.path);
+        if fs::read_to_string(&path).is_ok_and(|text| text == file.text) {
+            output::note(&format!("    unchanged {}", file.path));
+            continue;
+        }
+        let folder = path.parent().context("a generated file stands in a folder")?;
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        fs::write(&path, &file.text).with_context(|| format!("write {}", path.display()))?;
+        output::note(&format!("    wrote     {}", file.path));
+    }
+    Ok(())
+}
+
+/// Fails when a generated file is missing or is not what it would be written as.
+pub fn check() -> Result<()> {
+    let stale = stale(&generate()?, &store::clone_root());
+    if !stale.is_empty() {
+        bail!("not as generated, `cargo xtask gen` writes them: {}", stale.join(", "));
+    }
+    Ok(())
+}
+
+fn generate() -> Result<Vec<Generated>> {
+    let operator = cargo::build("azora-operator", "azora-operator")?;
+    let nexus = cargo::build("azora-nexus", "nexus")?;
+    let definition = written(&mut run::command(&operator, ["crd"]))?;
+    Ok(vec![
+        // Helm wants the definition inside the chart; kubectl users want it without one.
+        Generated { path: "charts/azora-operator/crds/azoradatalayers.yaml", text: definition.clone() },
+        Generated { path: "crds/azoradatalayers.yaml", text: definition },
+        Generated { path: "docs/openapi.json", text: written(&mut run::command(&nexus, ["schema", "openapi"]))? },
+        Generated {
+            path: "docs/event-types.json",
+            text: written(&mut run::command(&nexus, ["schema", "event-types"]))?,
+        },
+    ])
+}
+
+/// What a program prints, with the one newline at its end that a text file has.
+fn written(command: &mut Command) -> Result<String> {
+    let text = run::text(command)?;
+    if text.is_empty() {
+        bail!("{} printed nothing", command.get_program().display());
+    }
+    Ok(text + "\n")
+}
+
+fn stale(files: &[Generated], root: &Path) -> Vec<&'static str> {
+    let differs = |file: &&Generated| !fs::read_to_string(root.join(file.path)).is_ok_and(|text| text == file.text);
+    files.iter().filter(differs).map(|file| file.path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_missing_or_differs_is_stale_and_an_equal_one_is_not() {
+        let root = std::env::temp_dir().join(format!("xtask-generate-{}", std::process::id()));
+        fs::create_dir_all(&root).expect("a folder");
+        fs::write(root.join("same"), "a\n").expect("a file");
+        fs::write(root.join("edited"), "a\n# by hand\n").expect("a file");
+        let files = ["same", "edited", "missing"].map(|path| Generated { path, text: "a\n".to_owned() });
+        let found = stale(&files, &root);
+        fs::remove_dir_all(&root).ok();
+        assert_eq!(found, ["edited", "missing"]);
+    }
 }

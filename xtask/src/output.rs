@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// A step of a chore, announced when it starts and timed when it ends.
@@ -46,6 +47,18 @@ impl Step {
     }
 }
 
+/// The error of a chore whose output has said all there is to say: only the exit code is left.
+#[derive(Debug)]
+pub struct Said(pub u8);
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "ended with exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for Said {}
+
 /// A duration as a person reads it: `0.4 s`, `12 s`, `3 min 05 s`.
 pub fn human(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -74,6 +87,15 @@ pub fn note(line: &str) {
 /// A line of the result, on standard output.
 pub fn result(line: &str) {
     println!("{line}");
+}
+
+/// Shows why a chore failed, unless it has said so itself, and gives the exit code.
+pub fn failure(error: &anyhow::Error) -> ExitCode {
+    if let Some(Said(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
+    self::error(error);
+    ExitCode::FAILURE
 }
 
 /// An error with its causes, each on a line of its own.

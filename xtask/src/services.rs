@@ -93,9 +93,12 @@ pub fn run(args: &Args) -> Result<()> {
     let mut command = Command::new(program);
     command.args(arguments).envs(services.environment());
     let status = services.run(&command)?;
-    drop(services);
+    if status.success() {
+        return Ok(());
+    }
     // The command has said itself what was wrong: its exit code is the whole answer.
-    std::process::exit(status.code().unwrap_or(1));
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Err(output::Said(code.unwrap_or(1)).into())
 }
 
 impl Services {

@@ -1,10 +1,111 @@
-//! `cargo xtask test`: being written.
+//! `cargo xtask test`: every check and every test, with what they need set up first, and one
+//! summary at the end. A suite that fails does not keep the others from running.
+
+mod binaries;
+mod end_to_end;
+mod libtest;
+mod summary;
+
+use crate::check::CHECKS;
+use crate::output::{self, Step};
+use crate::services::{Ports, Services};
+use anyhow::{Context as _, Result};
+use binaries::{Binary, Needs};
+use libtest::Options;
+use std::time::Instant;
+use summary::{Counts, Suite, Summary};
+
+/// Tests of one binary that run side by side when they mostly wait for databases or the cluster.
+const THREADS_WAITING: usize = 4;
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Leave out the tests that need a cluster.
+    #[arg(long)]
+    skip_e2e: bool,
+    /// Run only the tests whose name contains this, and no checks.
+    filter: Option<String>,
+}
 
-/// Not there yet.
-pub fn run(_args: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("`cargo xtask test` is not written yet")
+/// Runs everything; fails when something failed.
+pub fn run(args: &Args) -> Result<()> {
+    let mut summary = Summary::default();
+    if args.filter.is_none() {
+        checks(&mut summary);
+    }
+    if let Err(error) = tests(args, &mut summary) {
+        summary.broken("build of the tests", &error);
+    }
+    output::result(&summary.table());
+    // The summary's last line is the last word.
+    if summary.failed() { Err(output::Said(1).into()) } else { Ok(()) }
+}
+
+fn checks(summary: &mut Summary) {
+    output::note("Checks");
+    for check in CHECKS {
+        let started = Instant::now();
+        let passed = u32::from(check.passes());
+        let counts = Counts { passed, failed: 1 - passed, ignored: 0 };
+        summary.add(Suite { name: check.name.to_owned(), counts, took: started.elapsed() });
+    }
+}
+
+fn tests(args: &Args, summary: &mut Summary) -> Result<()> {
+    output::note("Tests");
+    let step = Step::start("build the tests");
+    let mut binaries = binaries::build()?;
+    step.done(&format!("{} binaries", binaries.len()));
+    if let Some(filter) = &args.filter {
+        binaries.retain(|binary| libtest::has(binary, filter));
+    }
+    let of = |needs: Needs| binaries.iter().filter(move |binary| binary.needs == needs).collect::<Vec<_>>();
+
+    let options = Options { filter: args.filter.as_deref(), ..Options::default() };
+    run_each(&of(Needs::Nothing), &options, summary);
+    if args.filter.is_none() {
+        summary.attempt("documentation examples", libtest::documentation_examples);
+    }
+    with_services(&of(Needs::Services), &options, summary);
+    if args.skip_e2e {
+        summary.left_out("end to end", "--skip-e2e");
+    } else {
+        with_cluster(&of(Needs::Cluster), &options, summary);
+    }
+    Ok(())
+}
+
+/// The service tests, on databases of their own that end before the cluster needs the memory.
+fn with_services(binaries: &[&Binary], options: &Options<'_>, summary: &mut Summary) {
+    if binaries.is_empty() {
+        return;
+    }
+    match Services::start(Ports::Free) {
+        Ok(services) => {
+            let environment = services.environment();
+            let options = Options { environment, threads: Some(THREADS_WAITING), show_passed: true, ..*options };
+            run_each(binaries, &options, summary);
+        }
+        Err(error) => summary.broken("service tests", &error),
+    }
+}
+
+fn with_cluster(binaries: &[&Binary], options: &Options<'_>, summary: &mut Summary) {
+    if binaries.is_empty() {
+        return;
+    }
+    match end_to_end::prepare().context("set up the cluster") {
+        Ok(environment) => {
+            let options = Options { environment, threads: Some(THREADS_WAITING), show_passed: true, ..*options };
+            run_each(binaries, &options, summary);
+        }
+        Err(error) => summary.broken("end to end", &error),
+    }
+}
+
+fn run_each(binaries: &[&Binary], options: &Options<'_>, summary: &mut Summary) {
+    for binary in binaries {
+        summary.attempt(&binary.name, || libtest::run(binary, options));
+    }
 }
