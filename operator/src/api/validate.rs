@@ -58,11 +58,13 @@ pub fn validate(azora: &AzoraDataLayer, images: &Images) -> Result<Layer, Vec<Re
 
 fn check_name(refusals: &mut Refusals, name: &str) {
     let field = "metadata.name";
-    let long = format!("has {} characters; at most {LAYER_NAME_LENGTH_MAX} leave room for the names made from it", name.len());
+    let long =
+        format!("has {} characters; at most {LAYER_NAME_LENGTH_MAX} leave room for the names made from it", name.len());
     refusals.unless(name.len() <= LAYER_NAME_LENGTH_MAX, "NameTooLong", field, long);
     let letters = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-    let message = "must begin with a letter and hold only lower-case letters, digits and '-': Services are named after it";
+    let message =
+        "must begin with a letter and hold only lower-case letters, digits and '-': Services are named after it";
     refusals.unless(letters && starts && !name.ends_with('-'), "NameInvalid", field, message);
 }
 
@@ -106,7 +108,8 @@ fn check_postgres_parameters(refusals: &mut Refusals, azora: &AzoraDataLayer) {
         refusals.unless(free, "ParameterReserved", "spec.postgres.parameters", message);
         let word = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
         let plain = !value.contains(['\n', '\r', '\0']);
-        let message = format!("{name:?} is no setting of Postgres: letters, digits, '_' and '.', and a value of one line");
+        let message =
+            format!("{name:?} is no setting of Postgres: letters, digits, '_' and '.', and a value of one line");
         refusals.unless(word && plain, "ParameterInvalid", "spec.postgres.parameters", message);
     }
 }
@@ -125,7 +128,8 @@ fn check_redis_memory(refusals: &mut Refusals, azora: &AzoraDataLayer) {
 fn check_nexus(refusals: &mut Refusals, azora: &AzoraDataLayer) {
     let nexus = &azora.spec.nexus;
     let signed = azora.spec.profile == Profile::Development || !nexus.auth.jwks_url.is_empty();
-    let message = "must name the key set that signs tokens when profile is Production; a generated key is for Development";
+    let message =
+        "must name the key set that signs tokens when profile is Production; a generated key is for Development";
     refusals.unless(signed, "AuthRequired", "spec.nexus.auth.jwksUrl", message);
     let address = ["", "http://", "https://"].iter().any(|scheme| match *scheme {
         "" => nexus.auth.jwks_url.is_empty(),
@@ -219,12 +223,15 @@ fn layer(refusals: &mut Refusals, azora: &AzoraDataLayer, images: &Images) -> La
             version: spec.redis.version.clone(),
             max_memory_bytes: spec.redis.max_memory.units().unwrap_or_default(),
         },
-        nexus: nexus(azora, workload(
-            counts.nexus,
-            &("spec.nexus.image", &spec.nexus.image, &images.nexus),
-            ("spec.nexus.resources", &spec.nexus.resources),
-            defaults.nexus,
-        )),
+        nexus: nexus(
+            azora,
+            workload(
+                counts.nexus,
+                &("spec.nexus.image", &spec.nexus.image, &images.nexus),
+                ("spec.nexus.resources", &spec.nexus.resources),
+                defaults.nexus,
+            ),
+        ),
     }
 }
 
