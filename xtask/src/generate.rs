@@ -57,8 +57,8 @@ fn generate() -> Result<Vec<Generated>> {
     let definition = written(&mut run::command(&operator, ["crd"]))?;
     Ok(vec![
         // Helm wants the definition inside the chart; kubectl users want it without one.
-        Generated { path: "charts/azora-operator/crds/azoradatalayers.yaml", text: definition.clone() },
-        Generated { path: "crds/azoradatalayers.yaml", text: definition },
+        Generated { path: "charts/azora-operator/files/azoradatalayers.azora.io.yaml", text: definition.clone() },
+        Generated { path: "crds/azoradatalayers.azora.io.yaml", text: definition },
         Generated { path: "docs/openapi.json", text: written(&mut run::command(&nexus, ["schema", "openapi"]))? },
         Generated {
             path: "docs/event-types.json",
