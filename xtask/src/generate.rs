@@ -56,7 +56,7 @@ fn generate() -> Result<Vec<Generated>> {
     let nexus = cargo::build("azora-nexus", "nexus")?;
     let definition = written(&mut run::command(&operator, ["crd"]))?;
     Ok(vec![
-        // Helm wants the definition inside the chart; kubectl users want it without one.
+        // A Helm chart can only read files of its own; kubectl users want the definition without a chart.
         Generated { path: "charts/azora-operator/files/azoradatalayers.azora.io.yaml", text: definition.clone() },
         Generated { path: "crds/azoradatalayers.azora.io.yaml", text: definition },
         Generated { path: "docs/openapi.json", text: written(&mut run::command(&nexus, ["schema", "openapi"]))? },

@@ -12,6 +12,7 @@ mod cargo;
 mod demo;
 mod engine;
 mod packages;
+mod ports;
 
 mod bench;
 mod check;

@@ -1,10 +1,10 @@
 //! `cargo xtask nexus`: Nexus on local services, for work without a cluster.
 
 use crate::services::{Ports, Services, Urls};
-use crate::{cargo, demo, output, run, secret};
+use crate::{cargo, demo, output, ports, run, secret};
 use anyhow::{Context as _, Result};
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -23,9 +23,7 @@ pub struct Args {
 /// Builds Nexus and runs it until interrupted.
 pub fn run(args: &Args) -> Result<()> {
     // Held only for a moment: a taken port is better said before the build than after.
-    TcpListener::bind(args.listen).map(drop).with_context(|| {
-        format!("{} is taken: stop what listens there (`ss -ltnp` names it), or pass --listen", args.listen)
-    })?;
+    ports::hold(args.listen, "Nexus", "pass --listen for another").map(drop)?;
     let step = output::Step::start("build Nexus");
     let program = cargo::build("azora-nexus", "nexus")?;
     step.done("");

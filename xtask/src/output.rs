@@ -105,3 +105,20 @@ pub fn error(error: &anyhow::Error) {
         eprintln!("  because: {cause}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_reads_in_the_unit_that_fits() {
+        let shown = [0, 400, 9_960, 12_900, 60_000, 185_000].map(|millis| human(Duration::from_millis(millis)));
+        assert_eq!(shown, ["0.0 s", "0.4 s", "10.0 s", "12 s", "1 min 00 s", "3 min 05 s"]);
+    }
+
+    #[test]
+    fn a_size_reads_in_the_unit_that_fits() {
+        let shown = [0, 1_536, 1_048_576, 280_000_000, 3 << 30].map(size);
+        assert_eq!(shown, ["0 KiB", "2 KiB", "1.0 MiB", "267.0 MiB", "3.00 GiB"]);
+    }
+}

@@ -78,3 +78,41 @@ fn tail(output: &Output) -> String {
     let lines: Vec<&str> = all.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_program_its_arguments_and_what_it_said() {
+        let mut fails = command("sh", ["-c", "echo out; echo err >&2; exit 3"]);
+        let error = text(&mut fails).expect_err("it fails").to_string();
+        assert_eq!(error, "`sh -c echo out; echo err >&2; exit 3` ended with exit status: 3\nout\nerr");
+    }
+
+    #[test]
+    fn a_failure_carries_only_the_end_of_a_long_output() {
+        let error = text(&mut command("sh", ["-c", "seq 100; exit 1"])).expect_err("it fails").to_string();
+        let lines: Vec<&str> = error.lines().skip(1).collect();
+        assert_eq!((lines.len(), lines[0], lines[29]), (TAIL_LINES, "71", "100"));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = quiet(&mut command("no-such-program", ["--help"])).expect_err("it is not there");
+        assert_eq!(error.to_string(), "start `no-such-program --help`");
+    }
+
+    #[test]
+    fn output_is_trimmed_and_success_is_told() {
+        assert_eq!(text(&mut command("printf", ["  a b\n\n"])).expect("it runs"), "a b");
+        assert!(succeeds(&mut command("sh", ["-c", "exit 0"])));
+        assert!(!succeeds(&mut command("sh", ["-c", "exit 1"])));
+    }
+
+    #[test]
+    fn a_program_is_found_on_the_path_and_another_is_not() {
+        assert!(exists("sh"));
+        assert_eq!(find("no-such-program"), None);
+    }
+}

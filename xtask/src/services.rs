@@ -10,7 +10,7 @@ mod process;
 mod redis;
 mod running;
 
-use crate::{output, secret};
+use crate::{output, ports, secret};
 use anyhow::{Context as _, Result};
 use folder::Folder;
 use process::Process;
@@ -171,24 +171,17 @@ impl Services {
 
 /// The three ports, checked to be free.
 fn choose(ports: Ports) -> Result<[u16; 3]> {
-    let wanted = match ports {
+    let [postgres, redis, mongo] = match ports {
         Ports::Fixed => [15432, 16379, 17017],
         Ports::Free => [0, 0, 0],
     };
     // All are held until all are chosen, so that no port comes twice.
-    let [postgres, redis, mongo] = wanted;
     let held = [hold("Postgres", postgres)?, hold("Redis", redis)?, hold("mongod", mongo)?];
-    let [postgres, redis, mongo] = held.map(|(port, _listener)| port);
-    Ok([postgres, redis, mongo])
+    Ok(held.map(|(port, _listener)| port))
 }
 
-/// Takes a port for a moment; 0 takes any.
 fn hold(name: &str, port: u16) -> Result<(u16, TcpListener)> {
-    let listener = TcpListener::bind(("127.0.0.1", port)).with_context(|| {
-        format!(
-            "port {port}, meant for {name}, is taken: stop what listens there (`ss -ltnp` names it), or pass --free"
-        )
-    })?;
+    let listener = ports::hold(([127, 0, 0, 1], port).into(), name, "pass --free for other ports")?;
     let port = listener.local_addr().context("read the port that was given")?.port();
     Ok((port, listener))
 }

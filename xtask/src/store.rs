@@ -31,7 +31,11 @@ pub fn target() -> PathBuf {
 /// Waits until no other process does what `name` stands for, and keeps others out until the
 /// returned file is dropped. The kernel lets go of the lock when the process dies, however it dies.
 pub fn lock(name: &str) -> Result<fs::File> {
-    let folder = root().join("locks");
+    lock_below(&root(), name)
+}
+
+fn lock_below(root: &Path, name: &str) -> Result<fs::File> {
+    let folder = root.join("locks");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let path = folder.join(name);
     let file = fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
@@ -95,15 +99,19 @@ impl Key {
 
 /// The folder of the thing `name` with `key`, built by `build` into an empty folder if it is not there.
 pub fn built(name: &str, key: &str, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let folder = root().join(name).join(key);
+    built_below(&root(), name, key, build)
+}
+
+fn built_below(root: &Path, name: &str, key: &str, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let folder = root.join(name).join(key);
     if folder.is_dir() {
         return Ok(folder);
     }
-    let _lock = lock(&format!("{}-{key}", name.replace('/', "-")))?;
+    let _lock = lock_below(root, &format!("{}-{key}", name.replace('/', "-")))?;
     if folder.is_dir() {
         return Ok(folder); // Another process built it meanwhile.
     }
-    let partial = root().join(name).join(format!("{key}.partial.{}", std::process::id()));
+    let partial = root.join(name).join(format!("{key}.partial.{}", std::process::id()));
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
     }
@@ -114,4 +122,91 @@ pub fn built(name: &str, key: &str, build: impl FnOnce(&Path) -> Result<()>) -> 
     }
     fs::rename(&partial, &folder).with_context(|| format!("move {} into place", folder.display()))?;
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::bail;
+
+    /// A folder of a test's own, removed at its end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("xtask-store-{name}-{}", std::process::id()));
+            fs::remove_dir_all(&folder).ok();
+            fs::create_dir_all(&folder).expect("a folder");
+            Self(folder)
+        }
+
+        fn write(&self, file: &str, text: &str) {
+            let path = self.0.join(file);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        }
+
+        fn key(&self) -> String {
+            Key::new().path(&self.0).expect("it can be read").finish()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    #[test]
+    fn a_key_tells_words_apart_by_where_they_end() {
+        let key = |words: &[&str]| words.iter().fold(Key::new(), |key, word| key.word(word)).finish();
+        assert_eq!(key(&["ab", "c"]), key(&["ab", "c"]));
+        assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+        assert_eq!(key(&["ab"]).len(), 16);
+    }
+
+    #[test]
+    fn a_key_of_a_folder_changes_with_a_file_its_name_and_its_place() {
+        let sources = Scratch::new("key");
+        sources.write("one.rs", "1");
+        sources.write("deep/two.rs", "2");
+        let first = sources.key();
+        assert_eq!(sources.key(), first);
+        sources.write("deep/two.rs", "3");
+        assert_ne!(sources.key(), first, "content");
+        sources.write("deep/two.rs", "2");
+        assert_eq!(sources.key(), first, "back to what it was");
+        fs::rename(sources.0.join("one.rs"), sources.0.join("uno.rs")).expect("rename");
+        assert_ne!(sources.key(), first, "name");
+    }
+
+    #[test]
+    fn a_key_of_what_is_not_there_is_an_error() {
+        assert!(Key::new().path(Path::new("/nowhere/at/all")).is_err());
+    }
+
+    #[test]
+    fn a_thing_is_built_once_and_a_failed_build_leaves_nothing() {
+        let store = Scratch::new("built");
+        let failed = built_below(&store.0, "tool", "k", |folder| {
+            fs::write(folder.join("half"), "")?;
+            bail!("the compiler died")
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(store.0.join("tool")).expect("listed").count(), 0);
+
+        let folder = built_below(&store.0, "tool", "k", |folder| Ok(fs::write(folder.join("program"), "1")?));
+        assert_eq!(folder.expect("built"), store.0.join("tool/k"));
+        let again = built_below(&store.0, "tool", "k", |_| bail!("it is there already"));
+        assert_eq!(fs::read_to_string(again.expect("found").join("program")).expect("whole"), "1");
+    }
+
+    #[test]
+    fn an_interrupted_build_is_done_again() {
+        let store = Scratch::new("interrupted");
+        store.write(&format!("tool/k.partial.{}/half", std::process::id()), "");
+        let folder = built_below(&store.0, "tool", "k", |folder| Ok(fs::write(folder.join("program"), "")?));
+        let left = fs::read_dir(folder.expect("built")).expect("listed").map(|entry| entry.expect("entry").file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["program"]);
+    }
 }
