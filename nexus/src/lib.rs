@@ -1,1 +1,17 @@
-//! Placeholder crate root; each part fills it.
+//! Nexus: the records, the event bus, the caches and the real-time connections of an Azora data layer.
+//! A write is one Postgres transaction; everything else follows the log by position.
+
+pub mod config;
+pub mod position;
+
+pub mod events;
+pub mod log;
+pub mod store;
+
+pub mod auth;
+pub mod metrics;
+pub mod problem;
+
+pub mod command;
+pub mod http;
+pub mod serve;

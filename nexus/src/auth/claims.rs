@@ -1,0 +1,42 @@
+//! The claims of a verified token.
+
+use serde::{Deserialize, Serialize};
+
+/// What a token says. `sub` and `exp` are required; `scope` is a list separated by spaces (RFC 8693).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Who calls.
+    pub sub: String,
+    /// End of validity, in seconds since 1970.
+    pub exp: u64,
+    /// What the caller may do.
+    #[serde(default)]
+    pub scope: String,
+    /// Who issued the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// Whom the token is meant for. Checked by the verifier, which also takes a list; only written here.
+    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
+}
+
+impl Claims {
+    /// Whether the caller has the scope; `admin` includes every other one.
+    pub fn allows(&self, scope: &str) -> bool {
+        self.scope.split(' ').any(|held| held == scope || held == "admin")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_a_whole_word() {
+        let claims = |scope: &str| Claims { sub: "s".into(), exp: 0, scope: scope.into(), iss: None, aud: None };
+        assert!(claims("users:read events:read").allows("events:read"));
+        assert!(claims("admin").allows("events:read"));
+        assert!(!claims("events:reader").allows("events:read"));
+        assert!(!claims("").allows("events:read"));
+    }
+}

@@ -1,0 +1,134 @@
+//! The issuer's published keys: kept, renewed in time, and fetched again for an unknown key, but not at a caller's will.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use tokio::sync::Mutex;
+
+/// Keys older than this are fetched again, so that a withdrawn key stops working.
+const FRESH_FOR: Duration = Duration::from_secs(10 * 60);
+/// Least time between two fetches, whatever key ids tokens name: a caller cannot make us flood the issuer.
+const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// How long a fetch may take.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// Largest key set that is read, in bytes.
+const SET_BYTES_MAX: usize = 256 * 1024;
+
+/// Why the keys could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchKeys {
+    /// The issuer did not answer, or not with a key set.
+    #[error("fetch the issuer's key set")]
+    GetSet(#[source] reqwest::Error),
+    /// The answer is larger than any key set.
+    #[error("the issuer's key set has more than {SET_BYTES_MAX} bytes")]
+    LimitSet,
+    /// The answer is no key set.
+    #[error("read the issuer's key set")]
+    ReadSet(#[source] serde_json::Error),
+    /// The last fetch failed a moment ago.
+    #[error("the issuer's key set was not there a moment ago")]
+    Wait,
+}
+
+/// One key with the algorithm that it is for.
+#[derive(Debug)]
+pub(super) struct IssuerKey {
+    id: Option<String>,
+    pub(super) key: DecodingKey,
+    pub(super) algorithm: Algorithm,
+}
+
+#[derive(Debug)]
+pub(super) struct KeySet {
+    url: String,
+    client: reqwest::Client,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    keys: Vec<Arc<IssuerKey>>,
+    fetched: Option<Instant>,
+    tried: Option<Instant>,
+}
+
+impl KeySet {
+    pub(super) fn new(url: &str) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder().timeout(FETCH_TIMEOUT).build()?;
+        Ok(Self { url: url.to_owned(), client, state: Mutex::default() })
+    }
+
+    /// The key with this id; without an id the only key of the set. Callers wait for one fetch together.
+    pub(super) async fn find(&self, id: Option<&str>) -> Result<Option<Arc<IssuerKey>>, FetchKeys> {
+        let mut state = self.state.lock().await;
+        let known = state.find(id);
+        let stale = state.fetched.is_none_or(|fetched| fetched.elapsed() > FRESH_FOR);
+        let may_fetch = state.tried.is_none_or(|tried| tried.elapsed() > FETCH_INTERVAL_MIN);
+        if known.is_some() && !stale || state.fetched.is_some() && !may_fetch {
+            return Ok(known);
+        }
+        if !may_fetch {
+            return Err(FetchKeys::Wait);
+        }
+        state.tried = Some(Instant::now());
+        match self.fetch().await {
+            Ok(keys) => {
+                state.keys = keys;
+                state.fetched = Some(Instant::now());
+            }
+            // The issuer is away: keys that were good a moment ago still are.
+            Err(error) if known.is_some() => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the issuer's keys were not renewed");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(state.find(id))
+    }
+
+    async fn fetch(&self) -> Result<Vec<Arc<IssuerKey>>, FetchKeys> {
+        let answer = self.client.get(&self.url).send().await.map_err(FetchKeys::GetSet)?;
+        let mut answer = answer.error_for_status().map_err(FetchKeys::GetSet)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(FetchKeys::GetSet)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > SET_BYTES_MAX {
+                return Err(FetchKeys::LimitSet);
+            }
+        }
+        let set: JwkSet = serde_json::from_slice(&body).map_err(FetchKeys::ReadSet)?;
+        Ok(set.keys.iter().filter_map(usable).map(Arc::new).collect())
+    }
+}
+
+impl State {
+    fn find(&self, id: Option<&str>) -> Option<Arc<IssuerKey>> {
+        match (id, self.keys.as_slice()) {
+            (None, [only]) => Some(Arc::clone(only)),
+            (None, _) => None,
+            (Some(id), keys) => keys.iter().find(|key| key.id.as_deref() == Some(id)).cloned(),
+        }
+    }
+}
+
+/// Only keys for the three algorithms that we take; a shared secret in a public set is never one.
+fn usable(jwk: &Jwk) -> Option<IssuerKey> {
+    let algorithm = match (&jwk.algorithm, jwk.common.key_algorithm) {
+        (AlgorithmParameters::RSA(_), None | Some(KeyAlgorithm::RS256)) => Algorithm::RS256,
+        (AlgorithmParameters::EllipticCurve(curve), None | Some(KeyAlgorithm::ES256))
+            if curve.curve == EllipticCurve::P256 =>
+        {
+            Algorithm::ES256
+        }
+        (AlgorithmParameters::OctetKeyPair(pair), None | Some(KeyAlgorithm::EdDSA))
+            if pair.curve == EllipticCurve::Ed25519 =>
+        {
+            Algorithm::EdDSA
+        }
+        _ => return None,
+    };
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    Some(IssuerKey { id: jwk.common.key_id.clone(), key, algorithm })
+}

@@ -1,0 +1,161 @@
+//! The commands of the binary: `serve`, `migrate`, `schema`, `token`. The only module that prints.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::auth::{Claims, sign};
+use crate::config::{Config, DatabaseConfig, Secret};
+use crate::events::Registry;
+use crate::http::{event_types, openapi, routes};
+use crate::serve::Nexus;
+use crate::store;
+
+/// The event bus and sync manager of the Azora data layer.
+#[derive(Debug, Parser)]
+#[command(name = "nexus", version)]
+pub struct Command {
+    #[command(flatten)]
+    log: LogArguments,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Args, Debug)]
+struct LogArguments {
+    /// What is logged, as `info` or `nexus=debug,info`.
+    #[arg(long, env = "NEXUS_LOG", default_value = "info", global = true)]
+    log: String,
+    /// How log lines look.
+    #[arg(long, env = "NEXUS_LOG_FORMAT", value_enum, default_value = "json", global = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Serves the API until SIGTERM.
+    Serve(Box<Config>),
+    /// Brings the database to this build's version.
+    Migrate(DatabaseConfig),
+    /// Prints a generated document.
+    Schema {
+        /// Which one.
+        #[arg(value_enum)]
+        document: Document,
+    },
+    /// Prints a token for development, signed with the shared key.
+    Token(TokenArguments),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Document {
+    Openapi,
+    EventTypes,
+}
+
+#[derive(Args, Debug)]
+struct TokenArguments {
+    /// Who calls.
+    #[arg(long)]
+    subject: String,
+    /// What the caller may do, separated by spaces.
+    #[arg(long)]
+    scope: String,
+    /// How long the token is valid, in seconds.
+    #[arg(long, default_value_t = 3_600)]
+    ttl_seconds: u64,
+    /// Shared HS256 key.
+    #[arg(long, env = "NEXUS_AUTH_HS256_KEY", hide_env_values = true)]
+    auth_hs256_key: String,
+    /// The `iss` claim, when Nexus asks for one.
+    #[arg(long, env = "NEXUS_AUTH_ISSUER")]
+    auth_issuer: Option<String>,
+    /// The `aud` claim, when Nexus asks for one.
+    #[arg(long, env = "NEXUS_AUTH_AUDIENCE")]
+    auth_audience: Option<String>,
+}
+
+/// Runs a command to its end.
+pub fn run(command: Command) -> ExitCode {
+    let outcome = start_log(&command.log).and_then(|()| act(command.action));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let error: &dyn Error = error.as_ref();
+            tracing::error!(error, "the command failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(arguments: &LogArguments) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&arguments.log).context("read the log filter")?;
+    // Standard output carries documents and tokens, so log lines go to standard error.
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match arguments.log_format {
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+        LogFormat::Text => subscriber.init(),
+    }
+    Ok(())
+}
+
+fn act(action: Action) -> anyhow::Result<()> {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime");
+    match action {
+        Action::Serve(config) => runtime()?.block_on(serve(*config)),
+        Action::Migrate(database) => runtime()?.block_on(store::postgres::migrate(&database)).context("migrate"),
+        Action::Schema { document } => print_document(document),
+        Action::Token(arguments) => print_line(&token(&arguments)?),
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let drain = Duration::from_secs(config.limits.drain_seconds);
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let nexus = Nexus::start(config).await?;
+    // A person at a terminal does not want to wait for the drain.
+    let drain = tokio::select! {
+        _ = terminate.recv() => drain,
+        _ = interrupt.recv() => Duration::ZERO,
+    };
+    nexus.stop(drain).await;
+    Ok(())
+}
+
+fn token(arguments: &TokenArguments) -> anyhow::Result<String> {
+    let now = u64::try_from(Timestamp::now().as_second()).context("read the clock")?;
+    let claims = Claims {
+        sub: arguments.subject.clone(),
+        exp: now + arguments.ttl_seconds,
+        scope: arguments.scope.clone(),
+        iss: arguments.auth_issuer.clone(),
+        aud: arguments.auth_audience.clone(),
+    };
+    sign(&Secret::from(arguments.auth_hs256_key.as_str()), &claims).context("sign a token")
+}
+
+fn print_document(document: Document) -> anyhow::Result<()> {
+    let document = match document {
+        Document::Openapi => openapi::document(routes().operations()),
+        Document::EventTypes => event_types::document(Registry::global()),
+    };
+    print_line(&serde_json::to_string_pretty(&document).context("write the document")?)
+}
+
+fn print_line(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{text}").context("write to standard output")
+}

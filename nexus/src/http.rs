@@ -1,0 +1,27 @@
+//! The HTTP front: what is shared by all handlers, and how the router is put together.
+
+pub mod operation;
+pub mod state;
+
+pub mod event_types;
+pub mod events;
+pub mod health;
+pub mod openapi;
+
+pub mod extract;
+mod layers;
+
+pub use operation::{Answer, Operation, Parameter, Routes};
+pub use state::AppState;
+
+use axum::Router;
+
+/// Every route, with its documentation. A new front adds its line here.
+pub fn routes() -> Routes {
+    Routes::new().merge(events::routes()).merge(event_types::routes()).merge(health::routes()).merge(openapi::routes())
+}
+
+/// The service as it is served: routes, answers for what is not routed, and the layers around all.
+pub fn router(state: AppState) -> Router {
+    layers::surround(routes().into_router(), state)
+}

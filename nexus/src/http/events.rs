@@ -1,0 +1,283 @@
+//! `/v1/events`: publishing, and reading history.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use jiff::Timestamp;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::extract::{Body, QueryOf};
+use super::{Answer, AppState, Operation, Parameter, Routes};
+use crate::auth::{Caller, Claims, EventsRead, EventsWrite, Scope};
+use crate::events::{CloudEvent, Pattern, Publisher, Registry, Violation};
+use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
+use crate::log::{NewEvent, Published};
+use crate::position::Position;
+use crate::problem::ApiError;
+
+/// Most events of one batch.
+const BATCH_EVENTS_MAX: usize = 1_000;
+/// Largest event, in bytes: with the bound on entries per read it bounds the memory of every reader.
+const EVENT_BYTES_MAX: usize = 64 * 1024;
+/// Events of a page when the caller names no limit.
+const PAGE_EVENTS: usize = 100;
+/// Carries the position of a write.
+pub const POSITION_HEADER: HeaderName = HeaderName::from_static("nexus-position");
+
+pub(super) fn routes() -> Routes {
+    Routes::new().with(publish_operation(), post(publish)).with(list_operation(), get(list))
+}
+
+fn publish_operation() -> Operation {
+    let headers: &[&str] = &["Nexus-Position"];
+    Operation {
+        scope: Some(EventsWrite::NAME),
+        body: vec![
+            ("application/cloudevents+json", SchemaGenerator::subschema_for::<Event>),
+            ("application/cloudevents-batch+json", SchemaGenerator::subschema_for::<Vec<Event>>),
+            ("application/json", SchemaGenerator::subschema_for::<Event>),
+        ],
+        answers: vec![
+            Answer { headers, ..Answer::json::<Answered>(201, "Published, at least one for the first time") },
+            Answer { headers, ..Answer::json::<Answered>(200, "All were published before") },
+        ],
+        ..Operation::new(Method::POST, "/v1/events", "publishEvents", "Publishes one event, or a batch as a whole")
+    }
+}
+
+fn list_operation() -> Operation {
+    let query = |name, description| Parameter { place: "query", name, description, required: false };
+    Operation {
+        scope: Some(EventsRead::NAME),
+        parameters: vec![
+            query("type", "Patterns of types, separated by commas; * is one segment, ** any number. All by default."),
+            query("subject", "Only events about this subject."),
+            query("after", "Only events after this position; from the oldest by default."),
+            query("limit", "Most events to return, 1 to 500; 100 by default."),
+        ],
+        answers: vec![Answer::json::<Page>(200, "Events, oldest first")],
+        ..Operation::new(Method::GET, "/v1/events", "listEvents", "Reads history")
+    }
+}
+
+/// An event in the structured JSON form of `CloudEvents` 1.0; the type's own schema is at `/v1/event-types`.
+#[derive(Serialize, JsonSchema)]
+struct Event {
+    /// Always `1.0`.
+    specversion: String,
+    /// Unique per source.
+    id: String,
+    /// Who produced the event, a URI reference.
+    source: String,
+    /// One of the registered types.
+    r#type: String,
+    /// What it is about, in the form that the type asks for.
+    subject: String,
+    /// When it happened; now by default.
+    time: Option<Timestamp>,
+    /// The payload.
+    data: Value,
+}
+
+/// What became of one event.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Receipt {
+    /// The event's id.
+    pub id: String,
+    /// The event's source.
+    pub source: String,
+    /// Its place in the log.
+    pub position: Position,
+    /// Whether it was there before.
+    pub duplicate: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Answered {
+    Batch { results: Vec<Receipt> },
+    Single(Receipt),
+}
+
+async fn publish(State(state): State<AppState>, caller: Caller<EventsWrite>, body: Body) -> Result<Response, ApiError> {
+    let (documents, single) = documents(&body)?;
+    let events = accept(state.registry, &caller.claims, documents, single)?;
+    let receipts = publish_all(&state, events).await?;
+    let fresh = receipts.iter().any(|receipt| !receipt.duplicate);
+    let status = if fresh { StatusCode::CREATED } else { StatusCode::OK };
+    let newest = receipts.iter().map(|receipt| receipt.position).max().unwrap_or_else(|| state.tail.position());
+    let mut receipts = receipts;
+    let answer = match receipts.pop() {
+        Some(receipt) if single => Answered::Single(receipt),
+        last => {
+            receipts.extend(last);
+            Answered::Batch { results: receipts }
+        }
+    };
+    Ok((status, [(POSITION_HEADER, newest.to_string())], Json(answer)).into_response())
+}
+
+/// The events of the body, and whether it was a single one.
+fn documents(body: &Body) -> Result<(Vec<Value>, bool), ApiError> {
+    let read = || serde_json::from_slice(&body.content).map_err(|error| ApiError::MalformedBody(error.to_string()));
+    match (body.media_type.as_str(), read) {
+        ("application/cloudevents+json", read) => Ok((vec![read()?], true)),
+        ("application/cloudevents-batch+json" | "application/json", read) => match read()? {
+            Value::Array(documents) => Ok((documents, false)),
+            document if body.media_type == "application/json" => Ok((vec![document], true)),
+            _ => Err(ApiError::MalformedBody("a batch is a JSON array".to_owned())),
+        },
+        _ => Err(ApiError::RefuseMediaType),
+    }
+}
+
+/// Validates every document and the caller's right to publish its type; lists everything that is wrong.
+pub(crate) fn accept(
+    registry: &Registry,
+    claims: &Claims,
+    documents: Vec<Value>,
+    single: bool,
+) -> Result<Vec<NewEvent>, ApiError> {
+    if documents.len() > BATCH_EVENTS_MAX {
+        let message = format!("has more than {BATCH_EVENTS_MAX} events");
+        return Err(ApiError::InvalidDocument(vec![Violation::new("", message)]));
+    }
+    let now = Timestamp::now();
+    let mut violations = Vec::new();
+    let mut events = Vec::with_capacity(documents.len());
+    for (index, document) in documents.into_iter().enumerate() {
+        let place = if single { String::new() } else { format!("/{index}") };
+        match validate(registry, claims, document, now) {
+            Ok(event) => events.push(event),
+            Err(Refusal::Reserved(event_type)) => return Err(ApiError::ReservedType(event_type)),
+            Err(Refusal::Scope(scope)) => return Err(ApiError::LackScope { scope }),
+            Err(Refusal::Invalid(found)) => {
+                let found = found.into_iter().map(|one| Violation::new(place.clone() + &one.path, one.message));
+                violations.extend(found);
+            }
+        }
+    }
+    if violations.is_empty() { Ok(events) } else { Err(ApiError::InvalidDocument(violations)) }
+}
+
+enum Refusal {
+    Invalid(Vec<Violation>),
+    Reserved(String),
+    Scope(&'static str),
+}
+
+fn validate(registry: &Registry, claims: &Claims, document: Value, now: Timestamp) -> Result<NewEvent, Refusal> {
+    let event = CloudEvent::read(document, now).map_err(Refusal::Invalid)?;
+    let definition = registry.validate(&event).map_err(Refusal::Invalid)?;
+    match definition.publisher {
+        Publisher::Nexus => return Err(Refusal::Reserved(event.event_type)),
+        Publisher::Administrator if !claims.allows("admin") => return Err(Refusal::Scope("admin")),
+        Publisher::Administrator | Publisher::Service => {}
+    }
+    let event = NewEvent::accepted(event);
+    if event.encoded_bytes() > EVENT_BYTES_MAX {
+        let message = format!("has more than {EVENT_BYTES_MAX} bytes");
+        return Err(Refusal::Invalid(vec![Violation::new("", message)]));
+    }
+    Ok(event)
+}
+
+/// Publishes accepted events as one; used by every protocol.
+pub(crate) async fn publish_all(state: &AppState, events: Vec<NewEvent>) -> Result<Vec<Receipt>, ApiError> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<(String, String)> = events.iter().map(|event| (event.id.clone(), event.source.clone())).collect();
+    let published = state.publisher.publish(events).await?;
+    let receipt = |((id, source), Published { seq, duplicate }): ((String, String), Published)| Receipt {
+        id,
+        source,
+        position: state.tail.at(seq),
+        duplicate,
+    };
+    Ok(names.into_iter().zip(published).map(receipt).collect())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    r#type: Option<String>,
+    subject: Option<String>,
+    after: Option<String>,
+    limit: Option<String>,
+}
+
+/// A page of history.
+#[derive(Serialize, JsonSchema)]
+struct Page {
+    /// Events, oldest first, each with the extension attribute `position`.
+    #[schemars(with = "Vec<Value>")]
+    events: Vec<Box<RawValue>>,
+    /// Where the next page begins; null on the last one.
+    next: Option<Position>,
+    /// The newest place in the log.
+    head: Position,
+    /// What retention has dropped of what was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<Gap>,
+}
+
+/// A part of the log that is no longer there: everything after `from`, up to and with `to`.
+#[derive(Serialize, JsonSchema)]
+struct Gap {
+    from: Position,
+    to: Position,
+}
+
+async fn list(
+    State(state): State<AppState>,
+    _: Caller<EventsRead>,
+    QueryOf(query): QueryOf<ListQuery>,
+) -> Result<Json<Page>, ApiError> {
+    let types = query.r#type.as_deref().map(|patterns| types(state.registry, patterns)).transpose()?;
+    let limit = query.limit.as_deref().map_or(Ok(PAGE_EVENTS), limit)?;
+    let head = read::head(&state.postgres).await?;
+    let oldest = read::oldest(&state.postgres).await?.unwrap_or(head.seq + 1);
+    let after = query.after.as_deref().map(|token| place(token, head)).transpose()?;
+    let gap = after
+        .filter(|after| after + 1 < oldest)
+        .map(|after| Gap { from: Position { seq: after, ..head }, to: Position { seq: oldest - 1, ..head } });
+    let after = after.unwrap_or(0);
+    let selection =
+        Selection { types: types.as_deref(), subject: query.subject.as_deref(), after, until: head.seq, limit };
+    let entries = read::select(&state.postgres, head.epoch, &selection).await?;
+    let full = entries.len() == limit;
+    let next = entries.last().filter(|_| full).map(|entry| Position { seq: entry.seq, ..head });
+    let events = entries.iter().map(|entry| serde_json::from_slice(&entry.encoded)).collect::<Result<_, _>>();
+    Ok(Json(Page { events: events.map_err(ApiError::internal)?, next, head, gap }))
+}
+
+fn types(registry: &Registry, patterns: &str) -> Result<Vec<&'static str>, ApiError> {
+    let invalid = |error: crate::events::pattern::ParsePattern| ApiError::InvalidParameter {
+        name: "type",
+        message: error.to_string(),
+    };
+    let patterns: Vec<Pattern> = patterns.split(',').map(str::parse).collect::<Result<_, _>>().map_err(invalid)?;
+    Ok(registry.matching(&patterns))
+}
+
+fn limit(text: &str) -> Result<usize, ApiError> {
+    let limit = text.parse().ok().filter(|limit| (1..=READ_ENTRIES_MAX).contains(limit));
+    let message = format!("must be a number from 1 to {READ_ENTRIES_MAX}");
+    limit.ok_or(ApiError::InvalidParameter { name: "limit", message })
+}
+
+fn place(token: &str, head: Position) -> Result<i64, ApiError> {
+    let position: Position = token.parse().map_err(|error: crate::position::ParsePosition| {
+        ApiError::InvalidParameter { name: "after", message: error.to_string() }
+    })?;
+    if position.epoch != head.epoch || position.seq > head.seq {
+        return Err(ApiError::UnknownPosition { head });
+    }
+    Ok(position.seq)
+}

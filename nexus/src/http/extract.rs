@@ -1,0 +1,100 @@
+//! Extractors whose refusals are problem documents.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
+
+use super::AppState;
+use crate::problem::ApiError;
+
+/// How long a client may take to send a body.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The query of a request.
+#[derive(Debug)]
+pub struct QueryOf<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<AppState> for QueryOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        match Query::<T>::try_from_uri(&parts.uri) {
+            Ok(Query(query)) => Ok(Self(query)),
+            Err(refused) => Err(ApiError::InvalidParameter { name: "query", message: refused.body_text() }),
+        }
+    }
+}
+
+/// The parameters in a path.
+#[derive(Debug)]
+pub struct PathOf<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for PathOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(path)) => Ok(Self(path)),
+            Err(refused) => Err(ApiError::InvalidParameter { name: "path", message: refused.body_text() }),
+        }
+    }
+}
+
+/// A body within the bound on size and time, with its media type in lower case and without parameters.
+#[derive(Debug)]
+pub struct Body {
+    /// The media type.
+    pub media_type: String,
+    /// The content.
+    pub content: Bytes,
+}
+
+impl FromRequest<AppState> for Body {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let media_type = media_type(request.headers());
+        let bytes_max = state.config.limits.body_bytes_max;
+        let content = tokio::time::timeout(BODY_DEADLINE, Bytes::from_request(request, state))
+            .await
+            .map_err(|_| ApiError::MalformedBody("the body did not arrive in time".to_owned()))?
+            .map_err(|refused| refuse(&refused, bytes_max))?;
+        Ok(Self { media_type, content })
+    }
+}
+
+fn refuse(refused: &BytesRejection, bytes_max: usize) -> ApiError {
+    if refused.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        ApiError::LimitBody { bytes_max }
+    } else {
+        ApiError::MalformedBody("the body did not arrive whole".to_owned())
+    }
+}
+
+/// A JSON document.
+#[derive(Debug)]
+pub struct JsonOf<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for JsonOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let body = Body::from_request(request, state).await?;
+        if body.media_type != "application/json" {
+            return Err(ApiError::RefuseMediaType);
+        }
+        let document = serde_json::from_slice(&body.content);
+        document.map(Self).map_err(|error| ApiError::MalformedBody(error.to_string()))
+    }
+}
+
+fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}

@@ -1,0 +1,142 @@
+//! `/livez /readyz /health /metrics`: whether the process lives, whether it may get traffic, and how it does.
+
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use mongodb::bson::doc;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Answer, AppState, Operation, Routes};
+use crate::log::read;
+use crate::problem::ApiError;
+
+/// Longest a check may take: shorter than a probe's own timeout.
+const CHECK_DEADLINE: Duration = Duration::from_millis(900);
+
+pub(super) fn routes() -> Routes {
+    let operation = |path, id, summary, answer| Operation {
+        answers: vec![answer],
+        ..Operation::new(Method::GET, path, id, summary)
+    };
+    Routes::new()
+        .with(operation("/livez", "isAlive", "Whether the process runs", Answer::plain(200, "It runs")), get(live))
+        .with(
+            operation("/readyz", "isReady", "Whether requests can be served", Answer::plain(200, "They can")),
+            get(ready),
+        )
+        .with(
+            operation("/health", "getHealth", "How every part does", Answer::json::<Health>(200, "Ready to serve")),
+            get(health),
+        )
+        .with(
+            operation("/metrics", "getMetrics", "What is counted", Answer::plain(200, "OpenMetrics text")),
+            get(metrics),
+        )
+}
+
+/// Never asks a database: a restart would not bring one back.
+async fn live() -> &'static str {
+    "alive\n"
+}
+
+async fn ready(State(state): State<AppState>) -> Result<&'static str, ApiError> {
+    if state.draining.is_cancelled() {
+        return Err(ApiError::unavailable("the pod is draining"));
+    }
+    match tokio::time::timeout(CHECK_DEADLINE, read::head(&state.postgres)).await {
+        Ok(head) => head?,
+        Err(_) => return Err(ApiError::unavailable("Postgres did not answer in time")),
+    };
+    if !state.tail.is_loaded() {
+        return Err(ApiError::unavailable("the log was not read yet"));
+    }
+    Ok("ready\n")
+}
+
+/// How every part does.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Health {
+    /// `ready`; `degraded` when a part that can be missed is away; `unavailable` when requests cannot be served.
+    status: &'static str,
+    postgres: Dependency,
+    redis: Dependency,
+    mongo: Dependency,
+    log: LogHealth,
+    sequencer: SequencerHealth,
+}
+
+/// How a database answers.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Dependency {
+    reachable: bool,
+    /// Time of one round trip, in milliseconds.
+    latency_milliseconds: Option<f64>,
+}
+
+/// How far this pod has followed the log.
+#[derive(Debug, Serialize, JsonSchema)]
+struct LogHealth {
+    /// Newest stamped entry; absent when Postgres is away.
+    head: Option<i64>,
+    /// Newest entry that this pod has applied.
+    applied: i64,
+    /// Entries that this pod still has to apply.
+    lag: Option<i64>,
+    /// Events that wait for their place.
+    waiting: Option<i64>,
+}
+
+/// Who stamps.
+#[derive(Debug, Serialize, JsonSchema)]
+struct SequencerHealth {
+    /// Whether this pod leads.
+    leading: bool,
+}
+
+async fn health(State(state): State<AppState>) -> Response {
+    let postgres = measure(async { read::head(&state.postgres).await.ok().map(|head| head.seq) });
+    let waiting = async {
+        let count = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&state.postgres);
+        tokio::time::timeout(CHECK_DEADLINE, count).await.ok()?.ok()
+    };
+    let redis = measure(async {
+        let mut connection = state.redis.clone();
+        redis::cmd("PING").query_async::<String>(&mut connection).await.ok()
+    });
+    let mongo = measure(async { state.mongo.run_command(doc! { "ping": 1 }).await.ok() });
+    let ((postgres, head), waiting, (redis, _), (mongo, _)) = tokio::join!(postgres, waiting, redis, mongo);
+    let status = match (postgres.reachable, redis.reachable && mongo.reachable) {
+        (false, _) => "unavailable",
+        (true, false) => "degraded",
+        (true, true) => "ready",
+    };
+    let applied = state.tail.head();
+    let lag = head.map(|head| (head - applied).max(0));
+    let log = LogHealth { head, applied, lag, waiting };
+    let sequencer = SequencerHealth { leading: state.wake.is_leading() };
+    let code = if postgres.reachable { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(Health { status, postgres, redis, mongo, log, sequencer })).into_response()
+}
+
+async fn measure<T>(check: impl Future<Output = Option<T>>) -> (Dependency, Option<T>) {
+    let begun = Instant::now();
+    let answer = tokio::time::timeout(CHECK_DEADLINE, check).await.ok().flatten();
+    let latency_milliseconds = answer.as_ref().map(|_| begun.elapsed().as_secs_f64() * 1_000.0);
+    (Dependency { reachable: answer.is_some(), latency_milliseconds }, answer)
+}
+
+async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let metrics = &state.metrics;
+    metrics.log_head.set(state.tail.head());
+    metrics.ring_entries.set(i64::try_from(state.tail.ring_entries()).unwrap_or(i64::MAX));
+    metrics.sequencer_leading.set(i64::from(state.wake.is_leading()));
+    metrics.postgres_connections.set(i64::from(state.postgres.size()));
+    let text = metrics.encode().map_err(ApiError::internal)?;
+    let media_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, media_type)], text).into_response())
+}

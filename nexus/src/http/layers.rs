@@ -1,0 +1,87 @@
+//! What surrounds every route: answers for what is not routed, bounds, CORS, panics, counting.
+
+use std::any::Any;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::AppState;
+use crate::metrics;
+use crate::problem::ApiError;
+
+/// How long a browser may keep the answer to a preflight request.
+const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// The router with everything that is the same for all routes. The last layer named is the outermost.
+pub(super) fn surround(router: Router<AppState>, state: AppState) -> Router {
+    router
+        .fallback(|| async { ApiError::FindNothing("no operation has this path") })
+        .method_not_allowed_fallback(|| async { ApiError::RefuseMethod })
+        .layer(DefaultBodyLimit::max(state.config.limits.body_bytes_max))
+        .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(cors(&state.config.allowed_origins))
+        .layer(from_fn_with_state(state.clone(), count))
+        .with_state(state)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that the layer asks for")]
+fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
+    let message = panic.downcast_ref::<String>().cloned();
+    let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    ApiError::internal(format!("a handler panicked: {}", message.unwrap_or_default())).into_response()
+}
+
+/// Only listed origins; no cookies are used, so credentials are never allowed.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins = origins.iter().filter_map(|origin| origin.trim().parse::<HeaderValue>().ok());
+    let name = HeaderName::from_static;
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            name("idempotency-key"),
+            name("nexus-min-position"),
+        ])
+        .expose_headers([
+            header::AGE,
+            header::LOCATION,
+            header::RETRY_AFTER,
+            name("nexus-position"),
+            name("nexus-as-of"),
+            name("nexus-cache"),
+        ])
+        .max_age(PREFLIGHT_AGE_MAX)
+}
+
+/// Counts by the route as it was declared, so that a caller cannot make labels.
+async fn count(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = known(request.method()).to_owned();
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    let labels = metrics::Request { method, route, status: response.status().as_u16() };
+    state.metrics.requests.get_or_create(&labels).inc();
+    state.metrics.request_seconds.observe(begun.elapsed().as_secs_f64());
+    response
+}
+
+fn known(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}

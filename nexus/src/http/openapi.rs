@@ -1,0 +1,102 @@
+//! `/openapi.json`: OpenAPI 3.1, made from the same values that the router is made from.
+
+use axum::Json;
+use axum::http::Method;
+use axum::routing::get;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::operation::SchemaOf;
+use super::{Answer, Operation, Parameter, Routes};
+use crate::problem::Problem;
+
+pub(super) fn routes() -> Routes {
+    let answer = Answer::plain(200, "OpenAPI 3.1");
+    let operation = Operation {
+        answers: vec![answer],
+        ..Operation::new(Method::GET, "/openapi.json", "getOpenApi", "This document")
+    };
+    Routes::new().with(operation, get(|| async { Json(document(super::routes().operations())) }))
+}
+
+/// The document of these operations.
+pub fn document(operations: &[Operation]) -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut generator = settings.into_generator();
+    let mut paths = Map::new();
+    for operation in operations {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method.as_str().to_ascii_lowercase()] = describe(operation, &mut generator);
+    }
+    let schemas: Map<String, Value> = generator.take_definitions(true);
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Azora Nexus",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The event bus and sync manager of the Azora data layer.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
+        },
+    })
+}
+
+fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
+    let mut answers: Map<String, Value> = operation
+        .answers
+        .iter()
+        .map(|answer| (answer.status.to_string(), describe_answer(answer, generator)))
+        .collect();
+    let problem: SchemaOf = SchemaGenerator::subschema_for::<Problem>;
+    let problem = content(&[("application/problem+json", problem)], generator);
+    answers.insert("default".to_owned(), json!({ "description": "A problem document (RFC 9457)", "content": problem }));
+    let mut described = json!({
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "parameters": operation.parameters.iter().map(describe_parameter).collect::<Vec<_>>(),
+        "responses": answers,
+    });
+    if let Some(scope) = operation.scope {
+        described["security"] = json!([{ "token": [scope] }]);
+    }
+    if !operation.body.is_empty() {
+        described["requestBody"] = json!({ "required": true, "content": content(&operation.body, generator) });
+    }
+    described
+}
+
+fn describe_parameter(parameter: &Parameter) -> Value {
+    json!({
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.required,
+        "description": parameter.description,
+        "schema": { "type": "string" },
+    })
+}
+
+fn describe_answer(answer: &Answer, generator: &mut SchemaGenerator) -> Value {
+    let mut described = json!({ "description": answer.description });
+    if let Some(body) = answer.body {
+        described["content"] = content(&[body], generator);
+    }
+    if !answer.headers.is_empty() {
+        let header = |name: &&str| ((*name).to_owned(), json!({ "schema": { "type": "string" } }));
+        described["headers"] = answer.headers.iter().map(header).collect::<Map<_, _>>().into();
+    }
+    described
+}
+
+fn content(bodies: &[(&'static str, SchemaOf)], generator: &mut SchemaGenerator) -> Value {
+    let body = |(media_type, schema): &(&'static str, SchemaOf)| {
+        ((*media_type).to_owned(), json!({ "schema": schema(generator) }))
+    };
+    Value::Object(bodies.iter().map(body).collect())
+}

@@ -1,0 +1,47 @@
+//! What handlers and followers share. Every field is cheap to clone.
+
+use std::sync::Arc;
+
+use mongodb::Database;
+use redis::aio::ConnectionManager;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Verifier;
+use crate::config::Config;
+use crate::events::Registry;
+use crate::log::{Publisher, Tail, Wake};
+use crate::metrics::Metrics;
+
+/// What handlers and followers share.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The records and the log.
+    pub postgres: PgPool,
+    /// The shared cache.
+    pub redis: ConnectionManager,
+    /// Documents that follow the log.
+    pub mongo: Database,
+    /// This pod's view of the end of the log.
+    pub tail: Tail,
+    /// Wake-ups of the sequencer and the tails.
+    pub wake: Wake,
+    /// The way into the log for events that belong to no other write.
+    pub publisher: Publisher,
+    /// The event types.
+    pub registry: &'static Registry,
+    /// Verifies tokens.
+    pub verifier: Arc<Verifier>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Cancelled when the pod is asked to leave: readiness is off, sockets tell their clients when to come back.
+    /// Requests are still served.
+    pub draining: CancellationToken,
+    /// Cancelled when the drain is over: followers and other background tasks end.
+    pub stopping: CancellationToken,
+    /// Tasks that are waited for at the end. Each of them ends by itself soon after `stopping`.
+    pub tasks: TaskTracker,
+}

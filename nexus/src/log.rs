@@ -1,0 +1,22 @@
+//! The log: one dense order of all events, and the ways in and out of it.
+//! Writers append to the outbox, the sequencer stamps, every follower reads by position.
+
+pub mod append;
+pub mod event;
+pub mod publisher;
+
+pub mod partitions;
+pub mod retention;
+pub mod sequencer;
+pub mod wake;
+
+pub mod read;
+mod ring;
+pub mod tail;
+
+pub use append::{AppendEvents, Appended, append, append_all};
+pub use event::{Entry, NewEvent};
+pub use publisher::{Publish, Published, Publisher};
+pub use read::{Batch, ReadLog};
+pub use tail::Tail;
+pub use wake::Wake;

@@ -1,0 +1,116 @@
+//! Reads entries of the log from Postgres, and says when retention has dropped what was asked for.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+use super::event::{Entry, with_position};
+use crate::position::Position;
+
+/// Most entries of one read. With the bound on one event it bounds the memory of a read.
+pub const READ_ENTRIES_MAX: usize = 500;
+
+/// What follows a position.
+#[derive(Debug)]
+pub enum Batch {
+    /// The entries that follow without a hole; empty at the head.
+    Entries(Vec<Arc<Entry>>),
+    /// Retention has dropped what follows; the log goes on at `oldest`.
+    Gap {
+        /// The oldest entry that is left.
+        oldest: i64,
+    },
+}
+
+/// Why the log could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadLog {
+    /// The statement failed.
+    #[error("read the log")]
+    QueryLog(#[source] sqlx::Error),
+    /// Two entries do not follow one another: the log is damaged.
+    #[error("the log has a hole after {after}")]
+    FindHole {
+        /// The entry before the hole.
+        after: i64,
+    },
+    /// The event was not stamped within the deadline; it will be.
+    #[error("wait for the sequencer")]
+    AwaitStamp,
+}
+
+/// The newest stamped place. A failed read means that Postgres is away or not migrated.
+pub async fn head(pool: &PgPool) -> Result<Position, ReadLog> {
+    let (epoch, seq) =
+        sqlx::query_as("SELECT epoch, seq FROM head").fetch_one(pool).await.map_err(ReadLog::QueryLog)?;
+    Ok(Position { epoch, seq })
+}
+
+/// The oldest entry that is left; none in an empty log.
+pub async fn oldest(pool: &PgPool) -> Result<Option<i64>, ReadLog> {
+    sqlx::query_scalar("SELECT min(seq) FROM log").fetch_one(pool).await.map_err(ReadLog::QueryLog)
+}
+
+/// Up to `limit` entries after `seq`.
+pub(super) async fn after(pool: &PgPool, epoch: i32, seq: i64, limit: usize) -> Result<Batch, ReadLog> {
+    let limit = i64::try_from(limit.min(READ_ENTRIES_MAX)).unwrap_or(i64::MAX);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT seq, outbox_id, type, subject, event::text FROM log WHERE seq > $1 ORDER BY seq LIMIT $2",
+    )
+    .bind(seq)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+    .map_err(ReadLog::QueryLog)?;
+    match rows.first() {
+        Some(first) if first.0 != seq + 1 => return Ok(Batch::Gap { oldest: first.0 }),
+        _ => {}
+    }
+    if let Some(pair) = rows.windows(2).find(|pair| pair[0].0 + 1 != pair[1].0) {
+        return Err(ReadLog::FindHole { after: pair[0].0 });
+    }
+    Ok(Batch::Entries(rows.into_iter().map(|row| Arc::new(entry(epoch, row))).collect()))
+}
+
+/// What a reader of history asks for.
+#[derive(Debug)]
+pub struct Selection<'a> {
+    /// Only these types; all when absent.
+    pub types: Option<&'a [&'static str]>,
+    /// Only this subject; all when absent.
+    pub subject: Option<&'a str>,
+    /// Only entries after this one.
+    pub after: i64,
+    /// Only entries up to this one.
+    pub until: i64,
+    /// Most entries to return.
+    pub limit: usize,
+}
+
+/// The oldest selected entries, in order. They need not follow one another.
+pub async fn select(pool: &PgPool, epoch: i32, selection: &Selection<'_>) -> Result<Vec<Arc<Entry>>, ReadLog> {
+    const SELECT: &str = "SELECT seq, outbox_id, type, subject, event::text FROM log
+        WHERE seq > $1 AND seq <= $5 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text IS NULL OR subject = $3)
+        ORDER BY seq LIMIT $4";
+    let limit = i64::try_from(selection.limit.min(READ_ENTRIES_MAX)).unwrap_or(i64::MAX);
+    let statement = sqlx::query_as(SELECT).bind(selection.after).bind(selection.types).bind(selection.subject);
+    let statement = statement.bind(limit).bind(selection.until);
+    let rows: Vec<Row> = statement.fetch_all(pool).await.map_err(ReadLog::QueryLog)?;
+    Ok(rows.into_iter().map(|row| Arc::new(entry(epoch, row))).collect())
+}
+
+/// The numbers that events of the outbox got; those not stamped yet are left out.
+pub(super) async fn stamped(pool: &PgPool, outbox_ids: &[i64]) -> Result<Vec<(i64, i64)>, ReadLog> {
+    sqlx::query_as("SELECT outbox_id, seq FROM log WHERE outbox_id = ANY($1)")
+        .bind(outbox_ids)
+        .fetch_all(pool)
+        .await
+        .map_err(ReadLog::QueryLog)
+}
+
+type Row = (i64, i64, String, String, String);
+
+fn entry(epoch: i32, (seq, outbox_id, event_type, subject, event): Row) -> Entry {
+    let encoded = with_position(&event, Position { epoch, seq });
+    Entry { seq, outbox_id, event_type: event_type.into(), subject: subject.into(), encoded }
+}

@@ -1,0 +1,101 @@
+//! Retention: drops the oldest partitions of the log, never so many that fewer events stay than promised.
+
+use std::time::Duration;
+
+use sqlx::{Connection, PgPool};
+use tokio_util::sync::CancellationToken;
+
+use super::partitions::{self, ManagePartitions, Partition};
+use super::tail::Tail;
+
+/// How often the log is looked through when nothing is written.
+const PERIOD: Duration = Duration::from_secs(60);
+/// Partitions that the kept events spread over: finer ones drop sooner, and cost a table each.
+const PARTITIONS_KEPT: i64 = 4;
+/// Smallest partition; a table for fewer entries costs more than it saves.
+const PARTITION_ENTRIES_MIN: i64 = 1_000;
+
+/// Entries of one partition, for a log that keeps `events_min`.
+pub fn partition_entries(events_min: i64) -> i64 {
+    (events_min / PARTITIONS_KEPT).max(PARTITION_ENTRIES_MIN)
+}
+
+/// The partitions that may go: after them at least `events_min` entries up to `head` are left.
+pub fn expired(partitions: &[Partition], head: i64, events_min: i64) -> Vec<Partition> {
+    let may_go = |partition: &&Partition| head - (partition.end - 1) >= events_min;
+    partitions.iter().filter(may_go).copied().collect()
+}
+
+/// Looks through the log whenever it has grown by a partition, and in every period, until shutdown.
+pub(crate) async fn run(pool: PgPool, tail: Tail, events_min: i64, shutdown: CancellationToken) {
+    let step = partition_entries(events_min);
+    let mut head = tail.subscribe();
+    loop {
+        if let Err(error) = drop_expired(&pool, events_min).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "old events stay until the next period");
+        }
+        let next = *head.borrow() + step;
+        tokio::select! {
+            _ = tokio::time::timeout(PERIOD, head.wait_for(|head| *head >= next)) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// One pod at a time; the others find nothing left to do.
+async fn drop_expired(pool: &PgPool, events_min: i64) -> Result<(), ManagePartitions> {
+    const LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema || '.retention', 0))";
+    let list_failed = ManagePartitions::ListPartitions;
+    // The lock's connection is another than the one that drops: each drop is a transaction of its own.
+    let mut lock = pool.begin().await.map_err(list_failed)?;
+    let alone: bool = sqlx::query_scalar(LOCK).fetch_one(&mut *lock).await.map_err(list_failed)?;
+    if !alone {
+        return Ok(());
+    }
+    let mut connection = pool.acquire().await.map_err(list_failed)?;
+    connection.ping().await.map_err(list_failed)?;
+    let head: i64 =
+        sqlx::query_scalar("SELECT seq FROM head").fetch_one(&mut *connection).await.map_err(list_failed)?;
+    for partition in expired(&partitions::list(&mut connection).await?, head, events_min) {
+        partitions::drop_with_keys(&mut connection, partition).await?;
+        tracing::info!(log.oldest = partition.end, "retention dropped a partition of the log");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn enough_events_always_stay(sizes in prop::collection::vec(1..5_000_i64, 1..20), head in 0..60_000_i64, events_min in 1_000..20_000_i64) {
+            let mut end = 1;
+            let partitions: Vec<Partition> = sizes.iter().map(|size| {
+                let start = end;
+                end += size;
+                Partition { start, end }
+            }).collect();
+            let dropped = expired(&partitions, head, events_min);
+            let newest_dropped = dropped.last().map_or(0, |partition| partition.end - 1);
+            prop_assert!(dropped.is_empty() || head - newest_dropped >= events_min);
+            prop_assert_eq!(&dropped[..], &partitions[..dropped.len()], "only the oldest go");
+        }
+    }
+
+    #[test]
+    fn a_partition_goes_as_soon_as_it_may() {
+        let partitions = [Partition { start: 1, end: 1_001 }, Partition { start: 1_001, end: 2_001 }];
+        assert_eq!(expired(&partitions, 1_999, 1_000), []);
+        assert_eq!(expired(&partitions, 2_000, 1_000), partitions[..1]);
+        assert_eq!(expired(&partitions, 3_000, 1_000), partitions);
+    }
+
+    #[test]
+    fn no_partition_is_too_small_to_be_worth_a_table() {
+        assert_eq!(partition_entries(1_000), 1_000);
+        assert_eq!(partition_entries(100_000), 25_000);
+    }
+}

@@ -1,0 +1,213 @@
+//! The pod's own view of the end of the log: one per pod, read by every follower.
+//! It takes nothing from a wake-up: it compares its place with the head and fills the gap itself.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::event::Entry;
+use super::read::{self, Batch, READ_ENTRIES_MAX, ReadLog};
+use super::ring::Ring;
+use super::wake::Wake;
+use crate::position::Position;
+
+/// Longest time between two looks at the head: the cost of a lost wake-up.
+const PERIOD: Duration = Duration::from_millis(500);
+/// Entries that a new pod reads back, so that clients that moved to it find their place in memory.
+const WARM_ENTRIES: i64 = 1_000;
+/// How long a writer waits for its event's place. The sequencer's hand-over fits into it.
+const STAMP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The pod's view of the end of the log; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pool: PgPool,
+    wake: Wake,
+    /// 0 until the log was read for the first time.
+    epoch: AtomicI32,
+    head: watch::Sender<i64>,
+    ring: RwLock<Ring>,
+}
+
+impl Tail {
+    /// A view that knows nothing yet; [`Tail::run`] fills it.
+    pub fn new(pool: PgPool, wake: Wake) -> Self {
+        let shared =
+            Shared { pool, wake, epoch: AtomicI32::new(0), head: watch::Sender::new(0), ring: RwLock::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The log's epoch; 0 until the log was read for the first time.
+    pub fn epoch(&self) -> i32 {
+        self.shared.epoch.load(Ordering::Acquire)
+    }
+
+    /// Number of the newest entry that this pod has applied.
+    pub fn head(&self) -> i64 {
+        *self.shared.head.borrow()
+    }
+
+    /// The newest entry that this pod has applied, as clients see it.
+    pub fn position(&self) -> Position {
+        self.at(self.head())
+    }
+
+    /// The entry's place as clients see it.
+    pub fn at(&self, seq: i64) -> Position {
+        Position { epoch: self.epoch(), seq }
+    }
+
+    /// Whether the log has been read at all.
+    pub fn is_loaded(&self) -> bool {
+        self.epoch() > 0
+    }
+
+    /// Entries held in memory.
+    pub fn ring_entries(&self) -> usize {
+        self.ring(Ring::len)
+    }
+
+    /// Wakes when the head moves.
+    pub fn subscribe(&self) -> watch::Receiver<i64> {
+        self.shared.head.subscribe()
+    }
+
+    /// Up to `limit` entries that follow `seq`: from memory when they are there, else from Postgres.
+    pub async fn read_after(&self, seq: i64, limit: usize) -> Result<Batch, ReadLog> {
+        if seq >= self.head() {
+            return Ok(Batch::Entries(Vec::new()));
+        }
+        if let Some(entries) = self.ring(|ring| ring.after(seq, limit.min(READ_ENTRIES_MAX))) {
+            return Ok(Batch::Entries(entries));
+        }
+        read::after(&self.shared.pool, self.epoch(), seq, limit).await
+    }
+
+    /// The number that an event of the outbox gets. Called after its transaction was committed; wakes the sequencer.
+    pub async fn await_outbox(&self, outbox_id: i64) -> Result<i64, ReadLog> {
+        let numbers = self.await_all(&[outbox_id]).await?;
+        numbers.first().copied().ok_or(ReadLog::AwaitStamp)
+    }
+
+    /// The numbers that events of the outbox get, in the order given.
+    pub async fn await_all(&self, outbox_ids: &[i64]) -> Result<Vec<i64>, ReadLog> {
+        let mut moved = self.subscribe();
+        self.shared.wake.outbox_grew();
+        let in_memory = async {
+            loop {
+                if let Some(numbers) = self.numbers_in_memory(outbox_ids) {
+                    return Some(numbers);
+                }
+                moved.changed().await.ok()?;
+            }
+        };
+        match tokio::time::timeout(STAMP_DEADLINE, in_memory).await {
+            Ok(Some(numbers)) => Ok(numbers),
+            Ok(None) | Err(_) => self.numbers_in_log(outbox_ids).await,
+        }
+    }
+
+    /// The numbers of events that may be long gone from memory, such as the first ones of duplicates.
+    pub async fn await_old(&self, outbox_ids: &[i64]) -> Result<Vec<i64>, ReadLog> {
+        match self.numbers_in_log(outbox_ids).await {
+            Err(ReadLog::AwaitStamp) => self.await_all(outbox_ids).await,
+            found => found,
+        }
+    }
+
+    fn numbers_in_memory(&self, outbox_ids: &[i64]) -> Option<Vec<i64>> {
+        self.ring(|ring| outbox_ids.iter().map(|id| ring.seq_of_outbox(*id)).collect())
+    }
+
+    async fn numbers_in_log(&self, outbox_ids: &[i64]) -> Result<Vec<i64>, ReadLog> {
+        let stamped = read::stamped(&self.shared.pool, outbox_ids).await?;
+        let stamped: HashMap<i64, i64> = stamped.into_iter().collect();
+        outbox_ids.iter().map(|id| stamped.get(id).copied().ok_or(ReadLog::AwaitStamp)).collect()
+    }
+
+    fn ring<T>(&self, look: impl FnOnce(&Ring) -> T) -> T {
+        look(&self.shared.ring.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn change_ring(&self, change: impl FnOnce(&mut Ring)) {
+        change(&mut self.shared.ring.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    /// Follows the log until shutdown: woken by a signal and by a period, it reads what is missing.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut away = false;
+        while !shutdown.is_cancelled() {
+            match self.catch_up().await {
+                Ok(()) => away = false,
+                // One line when it begins and none per period.
+                Err(error) if !away => {
+                    away = true;
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the log cannot be followed");
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = self.shared.wake.log(PERIOD) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    async fn catch_up(&self) -> Result<(), ReadLog> {
+        let head = read::head(&self.shared.pool).await?;
+        if head.epoch != self.epoch() || head.seq < self.head() {
+            self.start_over(head).await?;
+        }
+        while self.head() < head.seq {
+            match read::after(&self.shared.pool, head.epoch, self.head(), READ_ENTRIES_MAX).await? {
+                Batch::Entries(entries) if entries.is_empty() => return Ok(()),
+                Batch::Entries(entries) => self.apply(entries),
+                Batch::Gap { oldest } => self.jump(oldest - 1),
+            }
+        }
+        Ok(())
+    }
+
+    /// First read, or the log was restored from a backup: begin a little before its end.
+    async fn start_over(&self, head: Position) -> Result<(), ReadLog> {
+        let oldest = read::oldest(&self.shared.pool).await?.unwrap_or(head.seq + 1);
+        let begin = (head.seq - WARM_ENTRIES).max(oldest - 1).min(head.seq);
+        // Warm entries are read before the epoch is shown, so that nobody sees a head that lies behind.
+        let mut applied = begin;
+        self.change_ring(Ring::clear);
+        while applied < head.seq {
+            match read::after(&self.shared.pool, head.epoch, applied, READ_ENTRIES_MAX).await? {
+                Batch::Entries(entries) => {
+                    let Some(newest) = entries.last().map(|entry| entry.seq) else { break };
+                    applied = newest;
+                    self.change_ring(|ring| entries.into_iter().for_each(|entry| ring.push(entry)));
+                }
+                Batch::Gap { oldest } => applied = oldest - 1,
+            }
+        }
+        self.shared.epoch.store(head.epoch, Ordering::Release);
+        self.jump(applied);
+        tracing::info!(log.epoch = head.epoch, log.seq = applied, "the log is followed");
+        Ok(())
+    }
+
+    fn apply(&self, entries: Vec<Arc<Entry>>) {
+        let Some(newest) = entries.last().map(|entry| entry.seq) else { return };
+        self.change_ring(|ring| entries.into_iter().for_each(|entry| ring.push(entry)));
+        self.jump(newest);
+    }
+
+    fn jump(&self, head: i64) {
+        self.shared.head.send_replace(head);
+    }
+}

@@ -1,0 +1,162 @@
+//! Wake-ups between writers, the sequencer and the tails of all pods.
+//! A wake-up carries no data: losing one costs latency until the next period, never an event.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use redis::aio::ConnectionManager;
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Pause before a lost subscription is tried again.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
+
+/// Wake-ups of one pod; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Wake {
+    signals: Arc<Signals>,
+    /// Name of the Postgres channel and, behind the Redis prefix, of the Redis channels.
+    channel: Arc<str>,
+    redis_prefix: Arc<str>,
+}
+
+/// `Notify` keeps at most one permit, so any number of wake-ups becomes one look at the state.
+#[derive(Debug, Default)]
+struct Signals {
+    outbox: Notify,
+    log: Notify,
+    outbox_elsewhere: Notify,
+    log_elsewhere: Notify,
+    leading: AtomicBool,
+}
+
+impl Wake {
+    /// Wake-ups of the data layer that uses this schema and this Redis prefix.
+    pub fn new(schema: &str, redis_prefix: &str) -> Self {
+        Self { signals: Arc::default(), channel: format!("{schema}_log").into(), redis_prefix: redis_prefix.into() }
+    }
+
+    /// A transaction with an event was committed: the sequencer has work, wherever it leads.
+    pub fn outbox_grew(&self) {
+        self.signals.outbox.notify_one();
+        if !self.signals.leading.load(Ordering::Relaxed) {
+            self.signals.outbox_elsewhere.notify_one();
+        }
+    }
+
+    /// A batch was stamped: every tail has something to read.
+    pub(super) fn log_grew(&self) {
+        self.signals.log.notify_one();
+        self.signals.log_elsewhere.notify_one();
+    }
+
+    /// The Postgres channel that the sequencer notifies in the stamping transaction.
+    pub(super) fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// Whether this pod's sequencer leads.
+    pub fn is_leading(&self) -> bool {
+        self.signals.leading.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_leading(&self, leading: bool) {
+        self.signals.leading.store(leading, Ordering::Relaxed);
+    }
+
+    /// Waits for work in the outbox, at most for `period`.
+    pub(super) async fn outbox(&self, period: Duration) {
+        let _ = tokio::time::timeout(period, self.signals.outbox.notified()).await;
+    }
+
+    /// Waits for a stamped batch, at most for `period`.
+    pub(super) async fn log(&self, period: Duration) {
+        let _ = tokio::time::timeout(period, self.signals.log.notified()).await;
+    }
+
+    fn outbox_channel(&self) -> String {
+        format!("{}wake:outbox", self.redis_prefix)
+    }
+
+    fn log_channel(&self) -> String {
+        format!("{}wake:log", self.redis_prefix)
+    }
+
+    /// Carries wake-ups to the other pods through Redis, one publish for all that came meanwhile.
+    pub(crate) async fn send_to_other_pods(self, mut redis: ConnectionManager, shutdown: CancellationToken) {
+        let (outbox, log) = (self.outbox_channel(), self.log_channel());
+        loop {
+            let channel = tokio::select! {
+                () = self.signals.outbox_elsewhere.notified() => &outbox,
+                () = self.signals.log_elsewhere.notified() => &log,
+                () = shutdown.cancelled() => return,
+            };
+            let sent: redis::RedisResult<()> = redis::cmd("PUBLISH").arg(channel).arg("").query_async(&mut redis).await;
+            if let Err(error) = sent {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a wake-up was not sent through Redis");
+            }
+        }
+    }
+
+    /// Receives the wake-ups of the other pods from Redis.
+    pub(crate) async fn receive_from_redis(self, client: redis::Client, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let lost = tokio::select! {
+                lost = self.follow_redis(&client) => lost,
+                () = shutdown.cancelled() => return,
+            };
+            if let Err(error) = lost {
+                tracing::debug!(error = &error as &dyn std::error::Error, "the wake-ups from Redis are away");
+            }
+            pause(&shutdown).await;
+        }
+    }
+
+    async fn follow_redis(&self, client: &redis::Client) -> redis::RedisResult<()> {
+        let (outbox, log) = (self.outbox_channel(), self.log_channel());
+        let mut subscription = client.get_async_pubsub().await?;
+        subscription.subscribe(&[&outbox, &log]).await?;
+        let mut messages = subscription.on_message();
+        while let Some(message) = messages.next().await {
+            if message.get_channel_name() == outbox {
+                self.signals.outbox.notify_one();
+            } else {
+                self.signals.log.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives the notification that the sequencer sends with each stamped batch.
+    pub(crate) async fn receive_from_postgres(self, pool: PgPool, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let lost = tokio::select! {
+                lost = self.follow_postgres(&pool) => lost,
+                () = shutdown.cancelled() => return,
+            };
+            if let Err(error) = lost {
+                tracing::debug!(error = &error as &dyn std::error::Error, "the wake-ups from Postgres are away");
+            }
+            pause(&shutdown).await;
+        }
+    }
+
+    async fn follow_postgres(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.listen(&self.channel).await?;
+        // What was stamped before this subscription stood is read now.
+        self.signals.log.notify_one();
+        while listener.try_recv().await?.is_some() {
+            self.signals.log.notify_one();
+        }
+        Ok(())
+    }
+}
+
+async fn pause(shutdown: &CancellationToken) {
+    let _ = tokio::time::timeout(RETRY_PERIOD, shutdown.cancelled()).await;
+}

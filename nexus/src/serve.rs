@@ -1,0 +1,162 @@
+//! Puts the parts together, runs them, and takes them apart in order. A store that is away never stops the process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{PrepareVerifier, Verifier};
+use crate::config::Config;
+use crate::events::Registry;
+use crate::http::{self, AppState};
+use crate::log::publisher::Groups;
+use crate::log::sequencer::Sequencer;
+use crate::log::{Publisher, Tail, Wake, retention};
+use crate::metrics::Metrics;
+use crate::store::{self, mongo::PrepareMongo, postgres::PrepareDatabase, redis::PrepareRedis};
+
+/// How long requests and background tasks may take to end after the drain.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why Nexus could not start. All of these are mended by a change of settings.
+#[derive(Debug, thiserror::Error)]
+pub enum StartNexus {
+    /// The settings of Postgres cannot be used.
+    #[error("prepare Postgres")]
+    PreparePostgres(#[source] PrepareDatabase),
+    /// The settings of Redis cannot be used.
+    #[error("prepare Redis")]
+    PrepareRedis(#[source] PrepareRedis),
+    /// The settings of MongoDB cannot be used.
+    #[error("prepare MongoDB")]
+    PrepareMongo(#[source] PrepareMongo),
+    /// The settings of the verifier cannot be used.
+    #[error("prepare the verifier of tokens")]
+    PrepareVerifier(#[source] PrepareVerifier),
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// A running Nexus.
+#[derive(Debug)]
+pub struct Nexus {
+    address: SocketAddr,
+    state: AppState,
+    closing: CancellationToken,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+impl Nexus {
+    /// Starts everything. Returns as soon as the address is listened on; readiness tells when requests can be served.
+    pub async fn start(config: Config) -> Result<Self, StartNexus> {
+        let parts = Parts::prepare(config).await?;
+        let state = parts.state.clone();
+        let listen = state.config.listen;
+        let listener =
+            TcpListener::bind(listen).await.map_err(|source| StartNexus::Listen { address: listen, source })?;
+        let address = listener.local_addr().map_err(|source| StartNexus::Listen { address: listen, source })?;
+        parts.run();
+        let closing = CancellationToken::new();
+        let closed = closing.clone().cancelled_owned();
+        let service = http::router(state.clone());
+        let server = tokio::spawn(async move { axum::serve(listener, service).with_graceful_shutdown(closed).await });
+        tracing::info!(server.address = %address, "Nexus listens");
+        Ok(Self { address, state, closing, server })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What handlers and followers share.
+    pub fn state(&self) -> &AppState {
+        &self.state
+    }
+
+    /// Leaves in order: readiness off and clients told, then no new connections, then the background tasks.
+    pub async fn stop(self, drain: Duration) {
+        self.state.draining.cancel();
+        tracing::info!(drain_seconds = drain.as_secs(), "Nexus drains");
+        tokio::time::sleep(drain).await;
+        self.closing.cancel();
+        let mut server = self.server;
+        if tokio::time::timeout(STOP_DEADLINE, &mut server).await.is_err() {
+            server.abort();
+        }
+        self.state.stopping.cancel();
+        self.state.tasks.close();
+        if tokio::time::timeout(STOP_DEADLINE, self.state.tasks.wait()).await.is_err() {
+            tracing::warn!("background tasks did not end in time");
+        }
+        self.state.postgres.close().await;
+        tracing::info!("Nexus has stopped");
+    }
+}
+
+/// Everything that is prepared before anything runs.
+struct Parts {
+    state: AppState,
+    groups: Groups,
+    sequencer: Sequencer,
+    redis_client: redis::Client,
+}
+
+impl Parts {
+    async fn prepare(config: Config) -> Result<Self, StartNexus> {
+        let postgres = store::postgres::pool(&config.database).map_err(StartNexus::PreparePostgres)?;
+        let connect = store::postgres::connect_options(&config.database).map_err(StartNexus::PreparePostgres)?;
+        let redis_client = store::redis::client(&config.redis_url).map_err(StartNexus::PrepareRedis)?;
+        let redis = store::redis::connection(&redis_client).map_err(StartNexus::PrepareRedis)?;
+        let mongo = store::mongo::database(&config.mongo_url).await.map_err(StartNexus::PrepareMongo)?;
+        let verifier = Verifier::new(&config.auth).map_err(StartNexus::PrepareVerifier)?;
+        let metrics = Metrics::new();
+        let wake = Wake::new(&config.database.schema, &config.redis_prefix);
+        let tail = Tail::new(postgres.clone(), wake.clone());
+        let (publisher, groups) = Publisher::new(postgres.clone(), tail.clone(), metrics.clone());
+        let partition_entries = retention::partition_entries(config.limits.retention_events_min);
+        let connect = connect.application_name("nexus-sequencer");
+        let sequencer = Sequencer { connect, partition_entries, wake: wake.clone(), metrics: metrics.clone() };
+        let state = AppState {
+            config: Arc::new(config),
+            postgres,
+            redis,
+            mongo,
+            tail,
+            wake,
+            publisher,
+            registry: Registry::global(),
+            verifier: Arc::new(verifier),
+            metrics,
+            draining: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        Ok(Self { state, groups, sequencer, redis_client })
+    }
+
+    /// Starts the background tasks. A new follower adds its line here.
+    fn run(self) {
+        let Self { state, groups, sequencer, redis_client } = self;
+        let stopping = || state.stopping.clone();
+        let tasks = &state.tasks;
+        tasks.spawn(state.tail.clone().run(stopping()));
+        tasks.spawn(groups.run(stopping()));
+        tasks.spawn(sequencer.run(stopping()));
+        tasks.spawn(state.wake.clone().send_to_other_pods(state.redis.clone(), stopping()));
+        tasks.spawn(state.wake.clone().receive_from_redis(redis_client, stopping()));
+        tasks.spawn(state.wake.clone().receive_from_postgres(state.postgres.clone(), stopping()));
+        let events_min = state.config.limits.retention_events_min;
+        tasks.spawn(retention::run(state.postgres.clone(), state.tail.clone(), events_min, stopping()));
+    }
+}

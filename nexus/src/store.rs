@@ -1,0 +1,5 @@
+//! The clients of Postgres, Redis and `MongoDB`. All connect lazily: a store that is away never stops the process.
+
+pub mod mongo;
+pub mod postgres;
+pub mod redis;

@@ -1,0 +1,93 @@
+//! Postgres: the pool, its deadlines, and the migrations.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
+
+use crate::config::DatabaseConfig;
+
+/// How long a request waits for a connection: shorter than a client's patience, longer than a failover's hiccup.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections are renewed, so that load spreads again after a failover.
+const CONNECTION_LIFETIME_MAX: Duration = Duration::from_secs(15 * 60);
+/// A connection that slept longer than this is tried before it is used.
+const IDLE_TRUSTED: Duration = Duration::from_millis(500);
+
+/// Why the database could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareDatabase {
+    /// The URL is not one of Postgres.
+    #[error("read the database URL")]
+    ReadUrl(#[source] sqlx::Error),
+    /// The database could not be reached.
+    #[error("connect to the database")]
+    ConnectDatabase(#[source] sqlx::Error),
+    /// The schema could not be made.
+    #[error("create the database schema")]
+    CreateSchema(#[source] sqlx::Error),
+    /// A migration failed; those before it stand.
+    #[error("apply the migrations")]
+    ApplyMigrations(#[source] sqlx::migrate::MigrateError),
+}
+
+/// How every connection is opened: our schema first, and deadlines that the server keeps by itself.
+pub fn connect_options(config: &DatabaseConfig) -> Result<PgConnectOptions, PrepareDatabase> {
+    let options: PgConnectOptions = config.url.expose().parse().map_err(PrepareDatabase::ReadUrl)?;
+    Ok(options
+        .application_name("nexus")
+        .options([
+            ("search_path", config.schema.as_str()),
+            ("statement_timeout", "5s"),
+            ("lock_timeout", "3s"),
+            ("idle_in_transaction_session_timeout", "10s"),
+            // A pod that vanished with its node gives up its locks within seconds.
+            ("tcp_keepalives_idle", "5"),
+            ("tcp_keepalives_interval", "2"),
+            ("tcp_keepalives_count", "3"),
+        ])
+        .disable_statement_logging())
+}
+
+/// The pool; it connects when it is first used.
+pub fn pool(config: &DatabaseConfig) -> Result<PgPool, PrepareDatabase> {
+    let pool = PgPoolOptions::new()
+        .max_connections(config.connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .max_lifetime(CONNECTION_LIFETIME_MAX)
+        .test_before_acquire(false)
+        .before_acquire(|connection, idle| {
+            Box::pin(async move {
+                if idle.idle_for < IDLE_TRUSTED {
+                    return Ok(true);
+                }
+                is_primary(connection).await
+            })
+        });
+    Ok(pool.connect_lazy_with(connect_options(config)?))
+}
+
+/// A demoted primary still answers: a connection to one is closed, so that the next goes to the new primary.
+async fn is_primary(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let in_recovery: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(connection).await?;
+    Ok(!in_recovery)
+}
+
+/// Brings the schema to this build's version. Safe to run by several pods at once.
+pub async fn migrate(config: &DatabaseConfig) -> Result<(), PrepareDatabase> {
+    // A migration may rightly take longer than a request.
+    let options = connect_options(config)?.options([("statement_timeout", "10min"), ("lock_timeout", "30s")]);
+    let mut connection = PgConnection::connect_with(&options).await.map_err(PrepareDatabase::ConnectDatabase)?;
+    // The schema is a plain identifier, see `config`. Looked for first: creating needs a right that using does not.
+    let exists: bool = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL")
+        .bind(&config.schema)
+        .fetch_one(&mut connection)
+        .await
+        .map_err(PrepareDatabase::CreateSchema)?;
+    if !exists {
+        let create = format!("CREATE SCHEMA IF NOT EXISTS {}", config.schema);
+        sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await.map_err(PrepareDatabase::CreateSchema)?;
+    }
+    sqlx::migrate!().run(&mut connection).await.map_err(PrepareDatabase::ApplyMigrations)?;
+    connection.close().await.map_err(PrepareDatabase::ConnectDatabase)
+}
