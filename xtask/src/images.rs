@@ -80,11 +80,11 @@ fn build_with(builder: &Builder) -> Result<Vec<Image>> {
     base::ensure(builder)?;
     let under = builder.contents(base::NAME).context("find the base image")?;
     Ok(vec![
-        binary(builder, &release::OPERATOR)?,
-        binary(builder, &release::NEXUS)?,
         postgres(builder, &under)?,
         mongo(builder, &under)?,
         image(builder, "redis", &key_of("redis", &under)?, |_| Ok(()))?,
+        binary(builder, &release::OPERATOR)?,
+        binary(builder, &release::NEXUS)?,
     ])
 }
 
