@@ -26,8 +26,8 @@ impl Builder<'_> {
     /// What tells an image's contents apart: the digests of its layers. None when the image is not there.
     pub(super) fn contents(&self, reference: &str) -> Option<String> {
         let mut inspect = match self {
-            Self::Docker(engine) => engine.docker(["image", "inspect", "--format", "{{json .RootFS.Layers}}"]),
-            Self::Buildah => buildah(&["inspect", "--type=image", "--format={{json .OCIv1.RootFS.DiffIDs}}"]),
+            Self::Docker(engine) => engine.docker(["image", "inspect", "--format", "{{.RootFS.Layers}}"]),
+            Self::Buildah => buildah(&["inspect", "--type=image", "--format={{.OCIv1.RootFS.DiffIDs}}"]),
         };
         run::text(inspect.arg(reference)).ok()
     }

@@ -3,7 +3,7 @@
 //! all chores, and not at all when the sources have not changed.
 
 use crate::output::Step;
-use crate::{output, run, store};
+use crate::{cargo, output, run, store};
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ impl Binary {
     fn key(&self) -> Result<String> {
         let root = store::clone_root();
         let mut key = store::Key::new()
-            .word(&run::text(&mut run::command(cargo(), ["--version"]))?)
+            .word(&run::text(&mut cargo::command(["--version"]))?)
             .word(&libc_version())
             .path(&root.join("Cargo.toml"))?
             .path(&root.join("Cargo.lock"))?;
@@ -73,9 +73,9 @@ impl Binary {
 /// alone would compile shared dependencies a second time.
 fn compile() -> Result<()> {
     let step = Step::start("release binaries");
-    let mut build = run::command_in(&store::clone_root(), &cargo(), ["build", "--release", "--locked"]);
-    build.args(["--bins", "--package", NEXUS.package, "--package", OPERATOR.package]);
-    run::shown(build.env("CARGO_TARGET_DIR", store::target())).context("compile the release binaries")?;
+    let mut build = cargo::command(["build", "--release", "--locked", "--bins"]);
+    run::shown(build.args(["--package", NEXUS.package, "--package", OPERATOR.package]))
+        .context("compile the release binaries")?;
     let size = |binary: &Binary| -> Result<String> {
         let file = store::target().join("release").join(binary.program);
         let bytes = fs::metadata(&file).with_context(|| format!("find {}", file.display()))?.len();
@@ -83,11 +83,6 @@ fn compile() -> Result<()> {
     };
     step.done(&format!("{}, {}", size(&NEXUS)?, size(&OPERATOR)?));
     Ok(())
-}
-
-/// The cargo that runs this program.
-fn cargo() -> String {
-    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
 }
 
 /// What of a crate's folder goes into its binary: all but its tests, whose change must not rebuild an image.
