@@ -29,14 +29,9 @@ pub fn run(args: &Args) -> Result<()> {
     step.done("");
     let services = Services::start(Ports::Fixed)?;
     let key = secret::word()?;
-    let nexus = |arguments: &[&str]| command(&program, arguments, args, services.urls(), &key);
-
-    run::quiet(&mut nexus(&["migrate"])).context("migrate the database")?;
-    services.add(&nexus(&["serve"]))?;
-    services.until("Nexus", || ready(args.listen))?;
-    let seconds = demo::TOKEN_SECONDS.to_string();
-    let words = ["token", "--subject", demo::SUBJECT, "--scope", demo::SCOPE, "--ttl-seconds", &seconds];
-    let token = run::text(&mut nexus(&words)).context("make a token")?;
+    let nexus = Local { program: &program, listen: args.listen, log: &args.log, urls: services.urls(), key: &key };
+    nexus.start(&services)?;
+    let token = nexus.token(demo::SUBJECT, demo::SCOPE, demo::TOKEN_SECONDS)?;
 
     output::result(&demo::commands(&format!("http://{}", args.listen), &token));
     output::note(&services.urls().table());
@@ -44,15 +39,45 @@ pub fn run(args: &Args) -> Result<()> {
     services.wait()
 }
 
-fn command(program: &Path, arguments: &[&str], args: &Args, urls: &Urls, key: &str) -> Command {
-    let mut command = run::command(program, arguments);
-    command.env("NEXUS_LISTEN", args.listen.to_string());
-    command.env("NEXUS_DATABASE_URL", &urls.postgres).env("NEXUS_REDIS_URL", &urls.redis);
-    command.env("NEXUS_MONGO_URL", urls.mongo_database("azora"));
-    command.env("NEXUS_AUTH_HS256_KEY", key).env("NEXUS_LOG", &args.log).env("NEXUS_LOG_FORMAT", "text");
-    // Nobody here waits for clients to leave.
-    command.env("NEXUS_DRAIN_SECONDS", "1");
-    command
+/// Nexus as a local process on local services.
+pub(crate) struct Local<'a> {
+    /// The program.
+    pub(crate) program: &'a Path,
+    /// Where to listen.
+    pub(crate) listen: SocketAddr,
+    /// The log filter.
+    pub(crate) log: &'a str,
+    /// The stores.
+    pub(crate) urls: &'a Urls,
+    /// What signs tokens; 32 bytes at least.
+    pub(crate) key: &'a str,
+}
+
+impl Local<'_> {
+    /// Migrates the database, starts the process and waits until it answers. It ends with the services.
+    pub(crate) fn start(&self, services: &Services) -> Result<()> {
+        run::quiet(&mut self.command(&["migrate"])).context("migrate the database")?;
+        services.add(&self.command(&["serve"]))?;
+        services.until("Nexus", || ready(self.listen))
+    }
+
+    /// A token for `subject`.
+    pub(crate) fn token(&self, subject: &str, scope: &str, seconds: u32) -> Result<String> {
+        let seconds = seconds.to_string();
+        let words = ["token", "--subject", subject, "--scope", scope, "--ttl-seconds", &seconds];
+        run::text(&mut self.command(&words)).context("make a token")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = run::command(self.program, arguments);
+        command.env("NEXUS_LISTEN", self.listen.to_string());
+        command.env("NEXUS_DATABASE_URL", &self.urls.postgres).env("NEXUS_REDIS_URL", &self.urls.redis);
+        command.env("NEXUS_MONGO_URL", self.urls.mongo_database("azora"));
+        command.env("NEXUS_AUTH_HS256_KEY", self.key).env("NEXUS_LOG", self.log).env("NEXUS_LOG_FORMAT", "text");
+        // Nobody here waits for clients to leave.
+        command.env("NEXUS_DRAIN_SECONDS", "1");
+        command
+    }
 }
 
 /// Whether `/readyz` answers 200.
