@@ -16,6 +16,10 @@ pub struct Layer {
     pub uid: String,
     /// Generation of the spec that this was made from.
     pub generation: i64,
+    /// Domain of Services in the cluster.
+    pub cluster_domain: String,
+    /// Namespace of the operator, whose pods reach the stores.
+    pub operator_namespace: String,
     /// Whether volumes and credentials go with the resource.
     pub delete_data: bool,
     /// Whether workloads stay as they are.

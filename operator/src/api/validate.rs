@@ -6,7 +6,7 @@ mod resources;
 use super::postgres::RESERVED_PARAMETERS;
 use super::{Amount, AzoraDataLayer, DeletionPolicy, Durability, Profile, StorageSpec};
 use crate::layer::{Layer, Mongo, Nexus, Postgres, Redis, Storage, Workload};
-use crate::settings::Images;
+use crate::settings::Surroundings;
 use resources::{Defaults, resolve};
 
 /// Longest name of a resource, in bytes. The longest name made from it is a Patroni pod's
@@ -43,7 +43,7 @@ impl Refusals {
 }
 
 /// Accepts a resource, or says everything that stands against it.
-pub fn validate(azora: &AzoraDataLayer, images: &Images) -> Result<Layer, Vec<Refusal>> {
+pub fn validate(azora: &AzoraDataLayer, surroundings: &Surroundings) -> Result<Layer, Vec<Refusal>> {
     let mut refusals = Refusals::default();
     check_name(&mut refusals, azora.metadata.name.as_deref().unwrap_or_default());
     check_counts(&mut refusals, azora);
@@ -52,7 +52,7 @@ pub fn validate(azora: &AzoraDataLayer, images: &Images) -> Result<Layer, Vec<Re
     check_postgres_parameters(&mut refusals, azora);
     check_redis_memory(&mut refusals, azora);
     check_nexus(&mut refusals, azora);
-    let layer = layer(&mut refusals, azora, images);
+    let layer = layer(&mut refusals, azora, surroundings);
     if refusals.0.is_empty() { Ok(layer) } else { Err(refusals.0) }
 }
 
@@ -174,8 +174,9 @@ impl Counts {
     }
 }
 
-fn layer(refusals: &mut Refusals, azora: &AzoraDataLayer, images: &Images) -> Layer {
+fn layer(refusals: &mut Refusals, azora: &AzoraDataLayer, surroundings: &Surroundings) -> Layer {
     let (meta, spec, counts) = (&azora.metadata, &azora.spec, Counts::of(azora));
+    let images = &surroundings.images;
     let defaults = Defaults::of(spec.profile, spec.redis.max_memory.units().unwrap_or_default());
     let mut workload = |count, image: &(&'static str, &String, &String), resources, defaults| Workload {
         count,
@@ -187,6 +188,8 @@ fn layer(refusals: &mut Refusals, azora: &AzoraDataLayer, images: &Images) -> La
         namespace: meta.namespace.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
         generation: meta.generation.unwrap_or_default(),
+        cluster_domain: surroundings.cluster_domain.clone(),
+        operator_namespace: surroundings.operator_namespace.clone(),
         delete_data: spec.deletion_policy == DeletionPolicy::Delete,
         paused: spec.paused,
         network_enforced: spec.network.policy == super::NetworkPolicyMode::Enforced,

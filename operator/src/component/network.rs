@@ -1,0 +1,133 @@
+//! Who may open connections to a layer's pods, and to whom they may. Closed but for what the layer itself needs;
+//! the kubelet's probes are not subject to it. Pure.
+
+use crate::component::metadata;
+use crate::layer::Layer;
+use crate::names::{self, Component, MONGO_PORT, NEXUS_PORT, PATRONI_PORT, POSTGRES_PORT, REDIS_PORT};
+use k8s_openapi::api::networking::v1::{
+    NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
+    NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::collections::BTreeMap;
+
+/// Ports on which API servers listen: the Service's, and the one behind it, which is what a policy sees.
+const API_SERVER_PORTS: [i32; 2] = [443, 6443];
+
+/// One policy per component, or none where they are switched off.
+pub fn desired(layer: &Layer) -> Vec<NetworkPolicy> {
+    if !layer.network_enforced {
+        return Vec::new();
+    }
+    Component::ALL.into_iter().map(|component| policy(layer, component)).collect()
+}
+
+fn policy(layer: &Layer, component: Component) -> NetworkPolicy {
+    NetworkPolicy {
+        metadata: metadata(layer, component, names::of(layer, component)),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selector(names::selector(layer, component))),
+            policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
+            ingress: Some(ingress(layer, component)),
+            egress: Some(egress(layer, component)),
+        }),
+    }
+}
+
+fn ingress(layer: &Layer, component: Component) -> Vec<NetworkPolicyIngressRule> {
+    let from = |peers: Option<Vec<NetworkPolicyPeer>>, numbers: &[i32]| NetworkPolicyIngressRule {
+        from: peers,
+        ports: Some(numbers.iter().map(|number| tcp(*number)).collect()),
+    };
+    let clients = || Some(vec![peer(layer, Component::Nexus), operator(layer)]);
+    let members = || Some(vec![peer(layer, component)]);
+    match component {
+        Component::Postgres => vec![from(clients(), &[POSTGRES_PORT]), from(members(), &[POSTGRES_PORT, PATRONI_PORT])],
+        Component::Mongo => vec![from(clients(), &[MONGO_PORT]), from(members(), &[MONGO_PORT])],
+        Component::Redis => vec![from(clients(), &[REDIS_PORT]), from(members(), &[REDIS_PORT])],
+        // The platform's front door: who may do what is decided by tokens.
+        Component::Nexus => vec![from(None, &[NEXUS_PORT])],
+    }
+}
+
+fn egress(layer: &Layer, component: Component) -> Vec<NetworkPolicyEgressRule> {
+    let to = |peers: Option<Vec<NetworkPolicyPeer>>, ports: Vec<NetworkPolicyPort>| NetworkPolicyEgressRule {
+        to: peers,
+        ports: Some(ports),
+    };
+    let names = to(None, vec![tcp(53), NetworkPolicyPort { protocol: Some("UDP".to_owned()), ..tcp(53) }]);
+    let one = |component, numbers: &[i32]| {
+        to(Some(vec![peer(layer, component)]), numbers.iter().map(|number| tcp(*number)).collect())
+    };
+    let mut rules = vec![names];
+    rules.extend(match component {
+        Component::Postgres => vec![
+            one(component, &[POSTGRES_PORT, PATRONI_PORT]),
+            // Patroni keeps its lock in the API server, whose address no selector names.
+            to(None, API_SERVER_PORTS.map(tcp).to_vec()),
+        ],
+        Component::Mongo => vec![one(component, &[MONGO_PORT])],
+        Component::Redis => vec![one(component, &[REDIS_PORT])],
+        Component::Nexus => {
+            let mut rules = vec![
+                one(Component::Postgres, &[POSTGRES_PORT]),
+                one(Component::Mongo, &[MONGO_PORT]),
+                one(Component::Redis, &[REDIS_PORT]),
+            ];
+            if let Some(address) = &layer.nexus.jwks_url {
+                rules.push(to(None, vec![tcp(jwks_port(address))]));
+            }
+            rules
+        }
+    });
+    rules
+}
+
+/// The port in an address, or the one that its scheme implies.
+fn jwks_port(address: &str) -> i32 {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("https", address));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let implied = if scheme == "http" { 80 } else { 443 };
+    authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(implied)
+}
+
+fn tcp(number: i32) -> NetworkPolicyPort {
+    NetworkPolicyPort {
+        port: Some(IntOrString::Int(number)),
+        protocol: Some("TCP".to_owned()),
+        ..NetworkPolicyPort::default()
+    }
+}
+
+fn peer(layer: &Layer, component: Component) -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        pod_selector: Some(selector(names::selector(layer, component))),
+        ..NetworkPolicyPeer::default()
+    }
+}
+
+fn operator(layer: &Layer) -> NetworkPolicyPeer {
+    let one = |key: &str, value: &str| selector(BTreeMap::from([(key.to_owned(), value.to_owned())]));
+    NetworkPolicyPeer {
+        namespace_selector: Some(one("kubernetes.io/metadata.name", &layer.operator_namespace)),
+        pod_selector: Some(one("app.kubernetes.io/name", "azora-operator")),
+        ..NetworkPolicyPeer::default()
+    }
+}
+
+fn selector(labels: BTreeMap<String, String>) -> LabelSelector {
+    LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::jwks_port;
+
+    #[test]
+    fn the_port_of_a_key_set_is_the_one_in_its_address() {
+        assert_eq!(jwks_port("https://id.example.org/keys"), 443);
+        assert_eq!(jwks_port("http://dex.auth:5556/keys"), 5556);
+        assert_eq!(jwks_port("http://dex/keys:1"), 80);
+    }
+}
