@@ -13,6 +13,11 @@ mod demo;
 mod engine;
 mod packages;
 mod ports;
+mod tools;
+
+mod chart;
+mod cluster;
+mod node_image;
 
 mod bench;
 mod check;

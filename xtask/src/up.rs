@@ -1,15 +1,65 @@
-//! `cargo xtask up`: being written; readies the Docker Engine so far.
+//! `cargo xtask up`: from nothing to a running data layer with an event on its way. Every step takes
+//! what is there already, so a repeated or interrupted run goes on where it can.
 
+mod demo;
+mod progress;
+mod travel;
+
+use crate::cluster;
 use crate::engine::Engine;
+use crate::images::{self, Image};
+use crate::output::{self, Step};
+use crate::{chart, packages, run, store};
+use anyhow::{Context as _, Result};
+use std::time::Instant;
+
+pub use demo::{NAMESPACE as DEMO_NAMESPACE, stop_forwarding};
 
 /// Arguments of `cargo xtask up`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Use the cluster of this kube context instead of a kind cluster of its own.
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
 
-/// Readies the engine, then says that the rest is not there yet.
-pub fn run(_args: &Args) -> anyhow::Result<()> {
+/// Brings everything up and shows that it works.
+pub fn run(args: &Args) -> Result<()> {
+    let started = Instant::now();
+    // Two at once would undo each other's half-done work.
+    let _lock = store::lock("up")?;
+    if !run::exists("curl") {
+        packages::ensure(&["curl"])?;
+    }
     let engine = Engine::ready()?;
-    crate::output::note(&engine.describe());
-    crate::run::shown(&mut engine.docker(["info"]))?;
-    anyhow::bail!("the rest of `cargo xtask up` is not written yet")
+    output::note(&format!("  ✓ {}", engine.describe()));
+    let cluster = match &args.context {
+        Some(name) => cluster::named(name)?,
+        None => cluster::ensure(&engine)?,
+    };
+    let images = build(&engine)?;
+    cluster.load(&images)?;
+    chart::install(&cluster, &images)?;
+    demo::apply(&cluster)?;
+    progress::until_ready(&cluster)?;
+    demo::expose(&cluster)?;
+    let token = demo::token(&cluster)?;
+    let journey = travel::show(&token)?;
+    let took = output::human(started.elapsed());
+    output::note(&format!(
+        "  ✓ an event travelled: {journey}\n\nThe data layer `{}` is running ({took}).\n",
+        demo::LAYER
+    ));
+    demo::farewell(&cluster, &token);
+    Ok(())
+}
+
+fn build(engine: &Engine) -> Result<Vec<Image>> {
+    let step = Step::start("images");
+    let images = images::build_all(engine).context("build the images")?;
+    step.done(&format!("{} present", images.len()));
+    for image in &images {
+        output::note(&format!("      {:<32} {:>10}", image.reference, output::size(image.bytes)));
+    }
+    Ok(images)
 }
