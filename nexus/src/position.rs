@@ -95,8 +95,9 @@ mod tests {
 
         #[test]
         fn a_later_event_has_a_greater_position(seq in 0..i64::MAX - 1, epoch in 0..i32::MAX - 1) {
-            prop_assert!(Position { epoch, seq } < Position { epoch, seq: seq + 1 });
-            prop_assert!(Position { epoch, seq: i64::MAX } < Position { epoch: epoch + 1, seq });
+            let of = |epoch, seq| Position { epoch, seq };
+            prop_assert!(of(epoch, seq) < of(epoch, seq + 1));
+            prop_assert!(of(epoch, i64::MAX) < of(epoch + 1, seq));
         }
     }
 

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use jsonschema::ValidationError;
+use jsonschema::error::ValidationErrorKind;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
@@ -104,10 +106,24 @@ impl Definition {
     }
 
     fn data_violations(&self, data: &Value) -> Vec<Violation> {
-        let violation = |error: jsonschema::ValidationError<'_>| {
-            Violation::new(format!("/data{}", error.instance_path()), error.to_string())
-        };
-        self.validator.iter_errors(data).map(violation).collect()
+        self.validator.iter_errors(data).flat_map(|error| violations_of(&error)).collect()
+    }
+}
+
+/// Names the field itself also where the schema's error stands at the object around it.
+/// The value is left out of the message: the caller has it, and it may be long.
+fn violations_of(error: &ValidationError<'_>) -> Vec<Violation> {
+    let place = format!("/data{}", error.instance_path());
+    match error.kind() {
+        ValidationErrorKind::Required { property } => {
+            let field = property.as_str().unwrap_or_default();
+            vec![Violation::new(format!("{place}/{field}"), "is required")]
+        }
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            let unknown = |field: &String| Violation::new(format!("{place}/{field}"), "is not known");
+            unexpected.iter().map(unknown).collect()
+        }
+        _ => vec![Violation::new(place, error.masked().to_string())],
     }
 }
 
@@ -185,5 +201,95 @@ impl JsonSchema for Registry {
             "required": ["types"],
             "properties": {"types": {"type": "array", "items": definition}},
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    fn reward(subject: &str, data: Value) -> CloudEvent {
+        let document = json!({
+            "specversion": "1.0", "id": "1", "source": "/mint", "type": "mining.reward", "subject": subject, "data": data,
+        });
+        CloudEvent::read(document, Timestamp::UNIX_EPOCH).expect("the envelope is valid")
+    }
+
+    fn paths(subject: &str, data: Value) -> Vec<String> {
+        let refused = Registry::global().validate(&reward(subject, data)).err().unwrap_or_default();
+        refused.into_iter().map(|violation| violation.path).collect()
+    }
+
+    #[test]
+    fn there_are_sixteen_types_of_four_domains() {
+        let types: Vec<_> = Registry::global().definitions().iter().map(|definition| definition.event_type).collect();
+        assert_eq!(
+            types,
+            [
+                "course.enrolled",
+                "lesson.completed",
+                "assessment.submitted",
+                "certificate.issued",
+                "wallet.created",
+                "transaction.completed",
+                "mining.reward",
+                "ubi.distributed",
+                "job.posted",
+                "application.submitted",
+                "contract.signed",
+                "payment.released",
+                "user.registered",
+                "user.login",
+                "system.alert",
+                "health.check",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pattern_selects_types() {
+        let pattern = |text: &str| text.parse::<Pattern>().expect("a pattern");
+        assert_eq!(
+            Registry::global().matching(&[pattern("user.*"), pattern("ubi.**")]),
+            ["ubi.distributed", "user.registered", "user.login"]
+        );
+        assert_eq!(Registry::global().matching(&[pattern("**")]).len(), 16);
+        assert_eq!(Registry::global().matching(&[pattern("nothing.*")]), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn money_is_whole_positive_minor_units() {
+        let data = |amount: Value| json!({"wallet_id": "1", "block_height": 7, "money": {"amount_minor": amount, "currency": "AZR"}});
+        assert_eq!(paths("wallet/1", data(json!(1))), Vec::<String>::new());
+        for wrong in [json!(0), json!(-1), json!(1.5), json!("1"), json!(9_007_199_254_740_992_i64), json!(1e300)] {
+            assert_eq!(paths("wallet/1", data(wrong.clone())), ["/data/money/amount_minor"], "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_violation_names_its_field() {
+        let data = json!({"wallet_id": "", "money": {"amount_minor": 1, "currency": "azr"}, "extra": true});
+        let mut found = paths("purse/1", data);
+        found.sort();
+        assert_eq!(found, ["/data/block_height", "/data/extra", "/data/money/currency", "/data/wallet_id", "/subject"]);
+    }
+
+    #[test]
+    fn a_subject_has_the_form_of_its_type() {
+        let data = json!({"wallet_id": "1", "block_height": 7, "money": {"amount_minor": 1, "currency": "AZR"}});
+        for (subject, accepted) in [
+            ("wallet/1", true),
+            ("wallet/a-B_c.9:0", true),
+            ("wallet/", false),
+            ("wallet", false),
+            ("wallet/a/b", false),
+            ("wallet/a b", false),
+            ("user/1", false),
+        ] {
+            assert_eq!(paths(subject, data.clone()).is_empty(), accepted, "{subject}");
+        }
     }
 }

@@ -100,3 +100,58 @@ fn content(bodies: &[(&'static str, SchemaOf)], generator: &mut SchemaGenerator)
     };
     Value::Object(bodies.iter().map(body).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every `$ref` in the document.
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::String(target)) = fields.get("$ref") {
+                    found.insert(target.clone());
+                }
+                fields.values().for_each(|field| references(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_to_a_schema() {
+        let document = document(super::super::routes().operations());
+        let mut targets = BTreeSet::new();
+        references(&document, &mut targets);
+        assert!(targets.contains("#/components/schemas/Problem"), "{targets:?}");
+        for target in targets {
+            let pointer = target.trim_start_matches('#');
+            assert!(document.pointer(pointer).is_some(), "{target} leads nowhere");
+        }
+    }
+
+    #[test]
+    fn every_path_parameter_is_described() {
+        for operation in super::super::routes().operations() {
+            let in_path: BTreeSet<_> =
+                operation.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+            let described = operation.parameters.iter().filter(|parameter| parameter.place == "path");
+            assert_eq!(
+                described.map(|parameter| parameter.name).collect::<BTreeSet<_>>(),
+                in_path,
+                "{}",
+                operation.path
+            );
+        }
+    }
+
+    #[test]
+    fn operation_names_are_unique() {
+        let routes = super::super::routes();
+        let names: BTreeSet<_> = routes.operations().iter().map(|operation| operation.id).collect();
+        assert_eq!(names.len(), routes.operations().len());
+    }
+}

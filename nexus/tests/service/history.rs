@@ -1,0 +1,91 @@
+//! `GET /v1/events`: by type, subject and position, page by page, with nothing skipped and every gap stated.
+
+use serde_json::{Value, json};
+
+use crate::support::{World, event, valid_events};
+
+fn ids(page: &Value) -> Vec<&str> {
+    page["events"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|event| event["id"].as_str())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_is_selected_by_pattern_and_subject() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    assert_eq!(client.post("/v1/events", &json!(valid_events())).await.status, 201);
+    let finance = client.history("type=*.created,mining.**").await.body;
+    assert_eq!(ids(&finance), ["wallet.created", "mining.reward"]);
+    let contract = client.history("subject=contract/1").await.body;
+    assert_eq!(ids(&contract), ["contract.signed", "payment.released"]);
+    let both = client.history("type=payment.*&subject=contract/1").await.body;
+    assert_eq!(ids(&both), ["payment.released"]);
+    assert_eq!(ids(&client.history("type=nothing.*").await.body), Vec::<&str>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_lead_through_the_whole_history_once() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let batch: Vec<Value> = (1..=25).map(|number| event(&format!("{number}"), "a")).collect();
+    client.publish(&json!(batch)).await;
+    let (mut seen, mut query, mut pages) = (Vec::new(), "limit=10".to_owned(), 0);
+    loop {
+        let page = client.history(&query).await.body;
+        seen.extend(ids(&page).into_iter().map(str::to_owned));
+        pages += 1;
+        match page["next"].as_str() {
+            Some(next) => query = format!("limit=10&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!((seen, pages), ((1..=25).map(|number| number.to_string()).collect(), 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_resumes_after_its_position() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let position = client.publish(&event("one", "a")).await;
+    assert_eq!(
+        client.history(&format!("after={position}")).await.body,
+        json!({"events": [], "next": null, "head": "1.1"})
+    );
+    client.publish(&event("two", "a")).await;
+    let page = client.history(&format!("after={position}")).await.body;
+    assert_eq!((ids(&page), &page["head"]), (vec!["two"], &json!("1.2")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_the_log_never_had_is_refused() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    client.publish(&event("one", "a")).await;
+    for unknown in ["1.2", "2.1", "0.0"] {
+        let answer = client.get(&format!("/v1/events?after={unknown}")).await;
+        assert_eq!(answer.problem(), (409, "position_unknown"), "{unknown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_query_is_told_which_part() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    for (query, name) in [
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=x", "limit"),
+        ("after=yesterday", "after"),
+        ("type=a..b", "type"),
+        ("sort=up", "query"),
+    ] {
+        let answer = client.get(&format!("/v1/events?{query}")).await;
+        assert_eq!(answer.problem(), (400, "invalid_parameter"), "{query}");
+        assert!(answer.body["detail"].as_str().is_some_and(|detail| detail.starts_with(name)), "{}", answer.text);
+    }
+}

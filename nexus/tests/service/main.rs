@@ -1,0 +1,14 @@
+//! Service tests: the real Nexus on a free port over real Postgres, Redis and `MongoDB`.
+//! Each test has a schema, a Redis prefix and a Mongo database of its own. Run by `cargo xtask services -- cargo test
+//! -p azora-nexus --features service-tests`.
+#![cfg(feature = "service-tests")]
+
+mod support;
+
+mod access;
+mod history;
+mod outage;
+mod publish;
+mod retention;
+mod sequencer;
+mod validation;

@@ -1,0 +1,55 @@
+//! Retention: at least the promised events stay, and who asks for older ones is told of the gap.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, World, event, until};
+
+async fn publish_many(client: &Client, from: usize, count: usize) {
+    let events: Vec<Value> = (from..from + count).map(|number| event(&format!("event-{number}"), "a")).collect();
+    for batch in events.chunks(500) {
+        client.publish(&json!(batch)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_events_go_and_at_least_a_thousand_stay() {
+    let world = World::new().await;
+    let client = world.nexus_with(|config| config.limits.retention_events_min = 1_000).await.client;
+    publish_many(&client, 0, 3_500).await;
+    let oldest = until("two partitions to go", async || {
+        let oldest: i64 = sqlx::query_scalar("SELECT min(seq) FROM log").fetch_one(&world.postgres).await.expect("ask");
+        (oldest > 2_000).then_some(oldest)
+    });
+    assert_eq!(oldest.await, 2_001);
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM log").fetch_one(&world.postgres).await.expect("ask");
+    assert_eq!(kept, 1_500);
+    let keys: i64 = sqlx::query_scalar("SELECT count(*) FROM event_key").fetch_one(&world.postgres).await.expect("ask");
+    assert_eq!(keys, 1_500, "the idempotency keys go with their events");
+    let ahead: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_inherits WHERE inhparent = 'log'::regclass")
+        .fetch_one(&world.postgres)
+        .await
+        .expect("ask");
+    assert!((3..=4).contains(&ahead), "old partitions are gone and one is made ahead: {ahead}");
+
+    let page = client.history("after=1.10&limit=1").await.body;
+    assert_eq!(page["gap"], json!({"from": "1.10", "to": "1.2000"}));
+    assert_eq!(page["events"][0]["position"], "1.2001");
+    let whole = client.history("limit=1").await.body;
+    assert_eq!((whole.get("gap"), &whole["events"][0]["position"]), (None, &json!("1.2001")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_is_told_of_the_gap() {
+    let world = World::new().await;
+    let instance = world.nexus_with(|config| config.limits.retention_events_min = 1_000).await;
+    publish_many(&instance.client, 0, 2_500).await;
+    until("a partition to go", async || {
+        let oldest: i64 = sqlx::query_scalar("SELECT min(seq) FROM log").fetch_one(&world.postgres).await.expect("ask");
+        (oldest > 1_000).then_some(())
+    })
+    .await;
+    // A new instance has not the dropped events in memory.
+    let follower = world.nexus().await;
+    let batch = follower.nexus.state().tail.read_after(5, 10).await.expect("the log can be read");
+    assert!(matches!(batch, nexus::log::Batch::Gap { oldest: 1_001 }), "{batch:?}");
+}

@@ -1,0 +1,136 @@
+//! The sequencer: dense numbers whatever happens, and a new leader when the old one is gone.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::support::{Client, Instance, World, event, until};
+
+/// Backend of the connection that holds the sequencer's lock.
+async fn leader_backend(world: &World) -> i32 {
+    const FIND: &str = "
+        WITH key AS (SELECT hashtextextended(current_schema || '.sequencer', 0) AS value)
+        SELECT pid FROM pg_locks, key WHERE locktype = 'advisory' AND granted AND objsubid = 1
+        AND classid::bigint = (value >> 32) & 4294967295 AND objid::bigint = value & 4294967295";
+    until("a sequencer to lead", async || sqlx::query_scalar(FIND).fetch_optional(&world.postgres).await.expect("ask"))
+        .await
+}
+
+async fn terminate(world: &World, backend: i32) {
+    let done: bool = sqlx::query_scalar("SELECT pg_terminate_backend($1)")
+        .bind(backend)
+        .fetch_one(&world.postgres)
+        .await
+        .expect("ask");
+    assert!(done, "the leader's connection was there");
+}
+
+async fn leaders(instances: &[Instance]) -> usize {
+    instances.iter().filter(|instance| instance.nexus.state().wake.is_leading()).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_dense_while_the_lead_changes_hands_under_load() {
+    let world = World::new().await;
+    let instances = [world.nexus().await, world.nexus().await];
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..6 {
+        let client = instances[writer % 2].client.clone();
+        writers.spawn(write_until_all_are_acknowledged(client, writer));
+    }
+    let mut killed = BTreeSet::new();
+    while killed.len() < 4 {
+        let backend = leader_backend(&world).await;
+        // A connection that was just killed may still be listed.
+        if killed.insert(backend) {
+            terminate(&world, backend).await;
+        }
+    }
+    let acknowledged: BTreeSet<String> = writers.join_all().await.into_iter().flatten().collect();
+    assert_eq!(acknowledged.len(), 6 * 40, "every acknowledged event has a place of its own");
+    let log = world.log().await;
+    assert_eq!(log.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), (1..=240).collect::<Vec<_>>());
+    assert_eq!(log.iter().map(|(_, outbox_id)| outbox_id).collect::<BTreeSet<_>>().len(), 240);
+}
+
+/// Repeats until acknowledged, as a client should: publishing is idempotent.
+async fn write_until_all_are_acknowledged(client: Client, writer: usize) -> Vec<String> {
+    let mut places = Vec::new();
+    for number in 0..40 {
+        let event = event(&format!("{writer}-{number}"), &format!("writer-{writer}"));
+        places.push(acknowledged(&client, &event).await);
+    }
+    places
+}
+
+async fn acknowledged(client: &Client, event: &Value) -> String {
+    loop {
+        let answer = client.post("/v1/events", event).await;
+        match (answer.status, answer.header("nexus-position")) {
+            (200 | 201, Some(place)) => return place.to_owned(),
+            (503, _) => {}
+            _ => panic!("{}", answer.text),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_instance_leads_when_the_leader_stops() {
+    let world = World::new().await;
+    let one = world.nexus().await;
+    until("the first to lead", async || one.nexus.state().wake.is_leading().then_some(())).await;
+    let two = world.nexus().await;
+    two.client.publish(&event("while-the-first-leads", "a")).await;
+    assert!(!two.nexus.state().wake.is_leading());
+    one.nexus.stop(std::time::Duration::ZERO).await;
+    assert_eq!(two.client.publish(&event("after", "a")).await, "1.2");
+    assert!(two.nexus.state().wake.is_leading());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_most_one_leads() {
+    let world = World::new().await;
+    let instances = [world.nexus().await, world.nexus().await, world.nexus().await];
+    for round in 0..30 {
+        instances[round % 3].client.publish(&event(&format!("event-{round}"), "a")).await;
+        assert_eq!(leaders(&instances).await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_commits_late_is_not_skipped() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let mut late = world.postgres.begin().await.expect("begin");
+    let insert = "INSERT INTO outbox (key, type, subject, event)
+        VALUES (gen_random_uuid(), 'health.check', 'system/late', '{\"id\":\"late\"}') RETURNING id";
+    let late_id: i64 = sqlx::query_scalar(insert).fetch_one(&mut *late).await.expect("insert");
+    client.publish(&event("early", "a")).await;
+    late.commit().await.expect("commit");
+    let stamped = until("the late event", async || {
+        let log = world.log().await;
+        (log.len() == 2).then_some(log)
+    });
+    let stamped = stamped.await;
+    assert_eq!((stamped[1], stamped[0].0), ((2, late_id), 1), "its number is older, its place later");
+    assert!(stamped[0].1 > late_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_stamping_transaction_waits_for_the_head() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    // Whoever holds the head keeps even the leader from stamping: the fence behind the lock.
+    let mut fence = world.postgres.begin().await.expect("begin");
+    sqlx::query("SELECT seq FROM head FOR UPDATE").execute(&mut *fence).await.expect("lock");
+    let publish = tokio::spawn(async move { client.publish(&event("one", "a")).await });
+    until("the event in the outbox", async || {
+        let waiting: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&world.postgres).await.expect("ask");
+        (waiting == 1).then_some(())
+    })
+    .await;
+    assert_eq!(world.log().await, []);
+    fence.rollback().await.expect("release");
+    assert_eq!(publish.await.expect("published"), "1.1");
+}

@@ -1,0 +1,30 @@
+//! The ground that every service test stands on.
+
+pub(crate) mod client;
+pub(crate) mod events;
+pub(crate) mod proxy;
+pub(crate) mod world;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use client::{Answer, Client, token};
+pub(crate) use events::{event, valid_events};
+pub(crate) use proxy::Proxy;
+pub(crate) use world::{Instance, World};
+
+/// No wait of a correct program comes near it, even on a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How often a value is looked at.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
+
+/// Waits until `look` finds a value.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = look().await {
+            return value;
+        }
+        assert!(begun.elapsed() < DEADLINE, "waited in vain for: {what}");
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+}
