@@ -10,8 +10,8 @@ mod process;
 mod redis;
 mod running;
 
-use crate::{output, ports, secret};
-use anyhow::{Context as _, Result};
+use crate::{output, ports, run, secret};
+use anyhow::{Context as _, Result, bail};
 use folder::Folder;
 use process::Process;
 use running::Running;
@@ -75,6 +75,11 @@ impl Urls {
 
 /// Runs the services until interrupted, or around a command.
 pub fn run(args: &Args) -> Result<()> {
+    // Said before seconds go into starting databases for nothing.
+    let by_name = args.command.first().filter(|program| !program.contains('/'));
+    if let Some(program) = by_name.filter(|program| !run::exists(program)) {
+        bail!("the command `{program}` is not there");
+    }
     let ports = if args.free || !args.command.is_empty() { Ports::Free } else { Ports::Fixed };
     let services = Services::start(ports)?;
     if args.keep {

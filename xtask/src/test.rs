@@ -24,6 +24,9 @@ pub struct Args {
     /// Leave out the tests that need a cluster.
     #[arg(long)]
     skip_e2e: bool,
+    /// Run the end-to-end tests on the cluster of this kubeconfig context, instead of on kind.
+    #[arg(long)]
+    context: Option<String>,
     /// Run only the tests whose name contains this, and no checks.
     filter: Option<String>,
 }
