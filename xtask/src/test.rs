@@ -70,41 +70,42 @@ fn tests(args: &Args, summary: &mut Summary) -> Result<()> {
     if args.filter.is_none() {
         summary.attempt("documentation examples", libtest::documentation_examples);
     }
-    with_services(&of(Needs::Services), &options, summary);
+    within("service tests", services, &of(Needs::Services), &options, summary);
     if args.skip_e2e {
         summary.left_out("end to end", "--skip-e2e");
-    } else {
-        with_cluster(&of(Needs::Cluster), &options, summary);
+        return Ok(());
     }
+    let cluster = || end_to_end::prepare(args.context.as_deref()).context("set up the cluster");
+    within("end to end", cluster, &of(Needs::Cluster), &options, summary);
     Ok(())
 }
 
-/// The service tests, on databases of their own that end before the cluster needs the memory.
-fn with_services(binaries: &[&Binary], options: &Options<'_>, summary: &mut Summary) {
+/// Runs binaries in what `prepare` sets up: a guard that is dropped after them, and their environment.
+/// Does not prepare when there is nothing to run.
+fn within<Guard>(
+    name: &str,
+    prepare: impl FnOnce() -> Result<(Guard, Vec<(String, String)>)>,
+    binaries: &[&Binary],
+    options: &Options<'_>,
+    summary: &mut Summary,
+) {
     if binaries.is_empty() {
         return;
     }
-    match Services::start(Ports::Free) {
-        Ok(services) => {
-            let environment = services.environment();
+    match prepare() {
+        Ok((_guard, environment)) => {
             let options = Options { environment, threads: Some(THREADS_WAITING), show_passed: true, ..*options };
             run_each(binaries, &options, summary);
         }
-        Err(error) => summary.broken("service tests", &error),
+        Err(error) => summary.broken(name, &error),
     }
 }
 
-fn with_cluster(binaries: &[&Binary], options: &Options<'_>, summary: &mut Summary) {
-    if binaries.is_empty() {
-        return;
-    }
-    match end_to_end::prepare().context("set up the cluster") {
-        Ok(environment) => {
-            let options = Options { environment, threads: Some(THREADS_WAITING), show_passed: true, ..*options };
-            run_each(binaries, &options, summary);
-        }
-        Err(error) => summary.broken("end to end", &error),
-    }
+/// Databases of the service tests' own, that end before the cluster needs the memory.
+fn services() -> Result<(Services, Vec<(String, String)>)> {
+    let services = Services::start(Ports::Free).context("start the databases of the service tests")?;
+    let environment = services.environment();
+    Ok((services, environment))
 }
 
 fn run_each(binaries: &[&Binary], options: &Options<'_>, summary: &mut Summary) {
