@@ -111,7 +111,8 @@ fn built_below(root: &Path, name: &str, key: &str, build: impl FnOnce(&Path) -> 
     if folder.is_dir() {
         return Ok(folder); // Another process built it meanwhile.
     }
-    let partial = root.join(name).join(format!("{key}.partial.{}", std::process::id()));
+    // One name for every process: the lock keeps them apart, and what a killed one left is cleared away here.
+    let partial = root.join(name).join(format!("{key}.partial"));
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
     }
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn an_interrupted_build_is_done_again() {
         let store = Scratch::new("interrupted");
-        store.write(&format!("tool/k.partial.{}/half", std::process::id()), "");
+        store.write("tool/k.partial/half", "");
         let folder = built_below(&store.0, "tool", "k", |folder| Ok(fs::write(folder.join("program"), "")?));
         let left = fs::read_dir(folder.expect("built")).expect("listed").map(|entry| entry.expect("entry").file_name());
         assert_eq!(left.collect::<Vec<_>>(), ["program"]);
