@@ -15,8 +15,7 @@ pub const KUBERNETES: &str = "v1.35.4";
 /// The commit that the version was tagged at, for `kubectl version`.
 const KUBERNETES_COMMIT: &str = "7b8c6cf0edd376b3d7c2f255142977c7f93db258";
 /// The kind module: the program, and the node files that are built into the node image.
-pub const KIND: Module = Module { name: "kind", path: "sigs.k8s.io/kind", package: "", version: "v0.33.0" };
-const HELM: Module = Module { name: "helm", path: "helm.sh/helm/v4", package: "/cmd/helm", version: "v4.3.1" };
+pub const KIND: Module = Module { name: "kind", path: "sigs.k8s.io/kind", version: "v0.33.0" };
 /// The names that the one Kubernetes binary answers to. `images/kind-node/kubernetes/main.go` maps them.
 pub const COMPONENTS: &[&str] = &[
     "etcd",
@@ -35,8 +34,6 @@ pub struct Module {
     pub name: &'static str,
     /// The module's path.
     pub path: &'static str,
-    /// The package inside the module, with a leading slash; empty for the module's root.
-    pub package: &'static str,
     /// The module's version.
     pub version: &'static str,
 }
@@ -48,17 +45,22 @@ pub fn kind() -> Result<PathBuf> {
 
 /// `helm`, which installs the chart.
 pub fn helm() -> Result<PathBuf> {
-    installed(&HELM)
+    compiled("xtask/helm", "helm.sh/helm/v4/cmd/helm", "-s -w", |_| Ok(()))
 }
 
 /// `coredns`, for the node image.
 pub fn coredns() -> Result<PathBuf> {
-    compiled("coredns", ".", "-s -w", |_| Ok(()))
+    compiled("images/kind-node/coredns", ".", "-s -w", |_| Ok(()))
 }
 
 /// `local-path-provisioner`, for the node image.
 pub fn local_path_provisioner() -> Result<PathBuf> {
-    compiled("local-path-provisioner", "github.com/rancher/local-path-provisioner", "-s -w", |_| Ok(()))
+    compiled(
+        "images/kind-node/local-path-provisioner",
+        "github.com/rancher/local-path-provisioner",
+        "-s -w",
+        |_| Ok(()),
+    )
 }
 
 /// `kubectl`: a name of the one Kubernetes binary.
@@ -68,7 +70,7 @@ pub fn kubectl() -> Result<PathBuf> {
 
 /// The one binary that is every Kubernetes component, with a symbolic link per component beside it.
 pub fn kubernetes() -> Result<PathBuf> {
-    compiled("kubernetes", ".", &stamp(), |folder| {
+    compiled("images/kind-node/kubernetes", ".", &stamp(), |folder| {
         for component in COMPONENTS {
             std::os::unix::fs::symlink("kubernetes", folder.join(component))
                 .with_context(|| format!("link {component}"))?;
@@ -77,9 +79,10 @@ pub fn kubernetes() -> Result<PathBuf> {
     })
 }
 
-/// Builds a package in the Go module `images/kind-node/NAME`, then lets `finish` add to its folder.
-fn compiled(name: &str, package: &str, flags: &str, finish: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let source = store::clone_root().join("images/kind-node").join(name);
+/// Builds a package in the Go module of the folder `source`, then lets `finish` add to its folder.
+fn compiled(source: &str, package: &str, flags: &str, finish: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let name = source.rsplit('/').next().unwrap_or(source);
+    let source = store::clone_root().join(source);
     let key = store::Key::new().word(flags).path(&source)?.finish();
     let folder = store::built(&format!("tools/{name}"), &key, |folder| {
         let step = Step::start(format!("build {name} from Go modules (minutes, once)"));
@@ -110,7 +113,7 @@ fn installed(module: &Module) -> Result<PathBuf> {
 }
 
 fn address(module: &Module) -> String {
-    format!("{}{}@{}", module.path, module.package, module.version)
+    format!("{}@{}", module.path, module.version)
 }
 
 /// The linker's flags that write the version into the binary: kubelet and kubeadm compare theirs with
@@ -134,8 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_module_is_addressed_with_its_package_and_version() {
-        assert_eq!(address(&HELM), "helm.sh/helm/v4/cmd/helm@v4.3.1");
+    fn a_module_is_addressed_with_its_version() {
         assert_eq!(address(&KIND), "sigs.k8s.io/kind@v0.33.0");
     }
 

@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The oldest Go that every module builds with: helm asks for it.
-const GO_MIN: (u32, u32) = (1, 26);
+/// The oldest Go that every module builds with: Kubernetes, CoreDNS and Helm ask for it.
+const GO_MIN: (u32, u32) = (1, 25);
 
-const ADVICE: &str = "Install Go 1.26 or newer as https://go.dev/doc/install tells and put its `bin` folder on PATH \
+const ADVICE: &str = "Install Go 1.25 or newer as https://go.dev/doc/install tells and put its `bin` folder on PATH \
      (Debian 12's own package is too old), then run this command again";
 
 /// A `go` command whose environment gives the same binary everywhere.
@@ -29,7 +29,7 @@ pub(super) fn run(command: &mut Command) -> Result<()> {
 pub fn module_folder(module: &Module) -> Result<PathBuf> {
     let mut download = build()?;
     // Outside any module, or Go would look the version up in it.
-    download.current_dir("/").args(["mod", "download", "-json", &format!("{}@{}", module.path, module.version)]);
+    download.current_dir("/").args(["mod", "download", "-json", &super::address(module)]);
     let answer = run::text(&mut download).with_context(|| format!("download the Go module {}", module.path))?;
     let answer: serde_json::Value = serde_json::from_str(&answer).context("read the answer of `go mod download`")?;
     let folder = answer["Dir"].as_str().context("`go mod download` named no folder")?;
