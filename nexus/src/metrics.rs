@@ -92,7 +92,7 @@ impl Metrics {
         Self { registry: Arc::new(registry), ..metrics }
     }
 
-    /// The metrics in the OpenMetrics text format.
+    /// The metrics in the `OpenMetrics` text format.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

@@ -32,13 +32,7 @@ pub(crate) async fn batches(target: &Target, publishers: u32, events: u32, secon
     measure(target, "batch", publishers, events, seconds).await.context("measure batches")
 }
 
-async fn measure(
-    target: &Target,
-    series: &'static str,
-    publishers: u32,
-    events: u32,
-    seconds: u32,
-) -> Result<Rate> {
+async fn measure(target: &Target, series: &'static str, publishers: u32, events: u32, seconds: u32) -> Result<Rate> {
     let counter = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let until = started + Duration::from_secs(seconds.into());

@@ -55,7 +55,9 @@ struct Schedule {
 
 impl Schedule {
     fn due(&self, number: u64) -> Instant {
-        self.start + Duration::from_secs_f64(1.0 / self.rate_f64()).mul_f64(f64::from(u32::try_from(number).unwrap_or(u32::MAX)))
+        self.start
+            + Duration::from_secs_f64(1.0 / self.rate_f64())
+                .mul_f64(f64::from(u32::try_from(number).unwrap_or(u32::MAX)))
     }
 
     fn rate_f64(&self) -> f64 {

@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use tokio::sync::Mutex;
 
 /// Keys older than this are fetched again, so that a withdrawn key stops working.
-const FRESH_FOR: Duration = Duration::from_secs(10 * 60);
+const FRESH_FOR: Duration = Duration::from_mins(10);
 /// Least time between two fetches, whatever key ids tokens name: a caller cannot make us flood the issuer.
 const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// How long a fetch may take.
@@ -65,9 +65,9 @@ impl KeySet {
     pub(super) async fn find(&self, id: Option<&str>) -> Result<Option<Arc<IssuerKey>>, FetchKeys> {
         let mut state = self.state.lock().await;
         let known = state.find(id);
-        let stale = state.fetched.is_none_or(|fetched| fetched.elapsed() > FRESH_FOR);
+        let outdated = state.fetched.is_none_or(|fetched| fetched.elapsed() > FRESH_FOR);
         let may_fetch = state.tried.is_none_or(|tried| tried.elapsed() > FETCH_INTERVAL_MIN);
-        if known.is_some() && !stale || state.fetched.is_some() && !may_fetch {
+        if known.is_some() && !outdated || state.fetched.is_some() && !may_fetch {
             return Ok(known);
         }
         if !may_fetch {

@@ -124,7 +124,8 @@ impl Reader {
         match self.attributes.remove(attribute) {
             Some(Value::String(text)) if is_plain(&text) => return text,
             Some(Value::String(_)) => {
-                self.refuse(attribute, format!("must have 1 to {ATTRIBUTE_BYTES_MAX} bytes and no control characters"))
+                let message = format!("must have 1 to {ATTRIBUTE_BYTES_MAX} bytes and no control characters");
+                self.refuse(attribute, message);
             }
             Some(_) => self.refuse(attribute, "must be a string"),
             None => self.refuse(attribute, "is required"),

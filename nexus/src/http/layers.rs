@@ -16,7 +16,7 @@ use crate::metrics;
 use crate::problem::ApiError;
 
 /// How long a browser may keep the answer to a preflight request.
-const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(600);
+const PREFLIGHT_AGE_MAX: Duration = Duration::from_mins(10);
 
 /// The router with everything that is the same for all routes. The last layer named is the outermost.
 pub(super) fn surround(router: Router<AppState>, state: AppState) -> Router {

@@ -9,7 +9,7 @@ use super::partitions::{self, ManagePartitions, Partition};
 use super::tail::Tail;
 
 /// How often the log is looked through when nothing is written.
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_mins(1);
 /// Partitions that the kept events spread over: finer ones drop sooner, and cost a table each.
 const PARTITIONS_KEPT: i64 = 4;
 /// Smallest partition; a table for fewer entries costs more than it saves.

@@ -99,7 +99,9 @@ mod tests {
     #[test]
     fn a_hole_empties_the_ring() {
         let mut ring = Ring::default();
-        [1, 2, 5].into_iter().for_each(|seq| ring.push(entry(seq, 1)));
+        for seq in [1, 2, 5] {
+            ring.push(entry(seq, 1));
+        }
         assert_eq!(numbers(&ring, 1, 9), None);
         assert_eq!(numbers(&ring, 4, 9), Some(vec![5]));
     }

@@ -10,7 +10,7 @@ use crate::config::DatabaseConfig;
 /// How long a request waits for a connection: shorter than a client's patience, longer than a failover's hiccup.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections are renewed, so that load spreads again after a failover.
-const CONNECTION_LIFETIME_MAX: Duration = Duration::from_secs(15 * 60);
+const CONNECTION_LIFETIME_MAX: Duration = Duration::from_mins(15);
 /// A connection that slept longer than this is tried before it is used.
 const IDLE_TRUSTED: Duration = Duration::from_millis(500);
 

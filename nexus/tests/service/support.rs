@@ -13,7 +13,7 @@ pub(crate) use proxy::Proxy;
 pub(crate) use world::{Instance, World};
 
 /// No wait of a correct program comes near it, even on a loaded machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// How often a value is looked at.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
