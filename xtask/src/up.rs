@@ -26,17 +26,16 @@ pub struct Args {
 /// Brings everything up and shows that it works.
 pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
-    // Two at once would undo each other's half-done work.
-    let _lock = store::lock("up")?;
+    // What can be refused is refused before anything is waited for or made.
+    let named = args.context.as_deref().map(cluster::named).transpose()?;
     if !run::exists("curl") {
         packages::ensure(&["curl"])?;
     }
     let engine = Engine::ready()?;
     output::note(&format!("  ✓ {}", engine.describe()));
-    let cluster = match &args.context {
-        Some(name) => cluster::named(name)?,
-        None => cluster::ensure(&engine)?,
-    };
+    // Two at once would undo each other's half-done work.
+    let _lock = store::lock("up")?;
+    let cluster = named.map_or_else(|| cluster::ensure(&engine), Ok)?;
     let images = build(&engine)?;
     cluster.load(&images)?;
     chart::install(&cluster, &images)?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The oldest Go that every module builds with: Kubernetes, CoreDNS and Helm ask for it.
+/// The oldest Go that every module builds with: Kubernetes, `CoreDNS` and Helm ask for it.
 const GO_MIN: (u32, u32) = (1, 25);
 
 const ADVICE: &str = "Install Go 1.25 or newer as https://go.dev/doc/install tells and put its `bin` folder on PATH \
