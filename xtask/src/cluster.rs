@@ -94,6 +94,11 @@ pub fn describe_nodes(engine: &Engine) -> Result<Vec<(String, String)>> {
     Ok(kind::nodes(engine)?.into_iter().map(|node| (node.name, node.state)).collect())
 }
 
+/// Bytes of memory that the nodes' containers hold, with all that runs in them.
+pub fn memory_bytes(engine: &Engine) -> Result<u64> {
+    kind::memory_bytes(engine)
+}
+
 impl Cluster {
     /// A `kubectl` command on this cluster.
     pub fn kubectl<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {

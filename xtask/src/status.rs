@@ -27,6 +27,8 @@ struct Report {
     engine: Option<String>,
     /// Containers of the kind cluster.
     nodes: Vec<Node>,
+    /// Memory that the nodes hold with all that runs on them.
+    memory_bytes: Option<u64>,
     /// The cluster's kube context, when its API server answers.
     context: Option<String>,
     /// The operator's state: `1/1 ready`, or what Helm says.
@@ -49,10 +51,16 @@ struct Layer {
     name: String,
     ready: bool,
     phase: String,
-    /// Component and its ready count.
-    components: Vec<(String, String)>,
+    components: Vec<Component>,
     /// What it waits for.
     waiting: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Component {
+    name: String,
+    /// Ready instances of those wanted, as `3/3`.
+    ready: String,
 }
 
 /// Prints the report.
@@ -91,8 +99,11 @@ fn report(args: &Args) -> Report {
         keep(error);
         Vec::new()
     });
+    let memory_bytes =
+        engine.as_ref().filter(|_| !nodes.is_empty()).and_then(|engine| cluster::memory_bytes(engine).ok());
     Report {
         cache: store::root().display().to_string(),
+        memory_bytes,
         engine: engine.map(|engine| engine.describe()),
         nodes: nodes.into_iter().map(|(name, state)| Node { name, state }).collect(),
         operator: cluster.as_ref().and_then(operator),
@@ -126,7 +137,10 @@ fn parse(json: &str) -> Result<Vec<Layer>> {
 
 fn layer(item: &Value) -> Layer {
     let status = &item["status"];
-    let component = |name: &str| (name.to_owned(), status[name]["ready"].as_str().unwrap_or("?").to_owned());
+    let component = |name: &str| {
+        let ready = status[name]["ready"].as_str().unwrap_or("?");
+        Component { name: name.to_owned(), ready: ready.to_owned() }
+    };
     Layer {
         namespace: text(&item["metadata"]["namespace"]),
         name: text(&item["metadata"]["name"]),
@@ -146,12 +160,14 @@ fn lines(report: &Report) -> Vec<String> {
         line("cache", &report.cache),
         line("engine", report.engine.as_deref().unwrap_or(none)),
         line("nodes", &nodes),
+        line("memory", &report.memory_bytes.map_or_else(|| none.to_owned(), output::size)),
         line("context", report.context.as_deref().unwrap_or(none)),
         line("operator", report.operator.as_deref().unwrap_or(none)),
     ];
     for layer in &report.layers {
         let ready = if layer.ready { "Ready" } else { "not Ready" };
-        let components: Vec<String> = layer.components.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let components: Vec<String> =
+            layer.components.iter().map(|each| format!("{} {}", each.name, each.ready)).collect();
         lines.push(line("layer", &format!("{}/{}: {ready}, {}", layer.namespace, layer.name, components.join(", "))));
         lines.extend(layer.waiting.iter().map(|message| line("", &format!("waits for: {message}"))));
     }
@@ -181,7 +197,7 @@ mod tests {
             name: "demo".into(),
             ready: false,
             phase: "Creating".into(),
-            components: counts.map(|(name, count)| (name.into(), count.into())).into(),
+            components: counts.map(|(name, ready)| Component { name: name.into(), ready: ready.into() }).into(),
             waiting: vec!["the first member elects itself".into()],
         }
     }
@@ -201,6 +217,7 @@ mod tests {
             cache: "/c".into(),
             engine: None,
             nodes: vec![],
+            memory_bytes: None,
             context: None,
             operator: None,
             layers: vec![demo()],
@@ -210,6 +227,7 @@ mod tests {
             "cache      /c",
             "engine     none",
             "nodes      none",
+            "memory     none",
             "context    none",
             "operator   none",
             "layer      azora/demo: not Ready, postgres 1/1, mongo ?, redis ?, nexus ?",

@@ -58,6 +58,30 @@ pub(super) fn nodes(engine: &Engine) -> Result<Vec<Node>> {
     Ok(parse_nodes(&said))
 }
 
+/// Memory of the running nodes, as the engine counts it: what programs hold and the files in use, without
+/// the cache that the kernel would give back.
+pub(super) fn memory_bytes(engine: &Engine) -> Result<u64> {
+    let running = nodes(engine)?.into_iter().filter(|node| node.state == "running").map(|node| node.name);
+    let mut stats = engine.docker(["stats", "--no-stream", "--format", "{{.MemUsage}}"]);
+    let said = run::text(stats.args(running)).context("ask for the nodes' memory")?;
+    Ok(said.lines().filter_map(used_bytes).sum())
+}
+
+/// The first size in `405.3MiB / 23.54GiB`.
+fn used_bytes(said: &str) -> Option<u64> {
+    let (used, _) = said.split_once(" / ")?;
+    let unit = used.find(|letter: char| letter.is_ascii_alphabetic())?;
+    let factor = match &used[unit..] {
+        "B" => 1.0,
+        "KiB" => 1024.0,
+        "MiB" => 1_048_576.0,
+        "GiB" => 1_073_741_824.0,
+        _ => return None,
+    };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Sizes are small and positive.
+    used[..unit].parse().ok().map(|amount: f64| (amount * factor) as u64)
+}
+
 /// Deletes the cluster. Whether it was there.
 pub(super) fn delete(engine: &Engine) -> Result<bool> {
     if nodes(engine)?.is_empty() {
@@ -177,6 +201,13 @@ mod tests {
         ];
         assert_eq!(parse_nodes(said), want);
         assert_eq!(parse_nodes(""), []);
+    }
+
+    #[test]
+    fn memory_is_read_in_every_unit() {
+        assert_eq!(used_bytes("512KiB / 23.54GiB"), Some(524_288));
+        assert_eq!(used_bytes("1.5GiB / 23.54GiB"), Some(1_610_612_736));
+        assert_eq!(used_bytes("--"), None);
     }
 
     #[test]
