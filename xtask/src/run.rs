@@ -48,6 +48,12 @@ pub fn succeeds(command: &mut Command) -> bool {
     output(command).is_ok_and(|output| output.status.success())
 }
 
+/// Sends a signal to a process; whether it could be sent. Through the shell: the standard library can
+/// only kill, and `kill` is no program of its own on a minimal system.
+pub fn signal(process: u32, name: &str) -> bool {
+    succeeds(&mut command("sh", ["-c", "kill -s \"$0\" \"$1\"", name, &process.to_string()]))
+}
+
 /// A command from a program and its arguments.
 pub fn command<P: AsRef<OsStr>, A: AsRef<OsStr>>(program: P, arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(program);
@@ -82,6 +88,7 @@ fn tail(output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::ExitStatusExt as _;
 
     #[test]
     fn a_failure_names_the_program_its_arguments_and_what_it_said() {
@@ -108,6 +115,14 @@ mod tests {
         assert_eq!(text(&mut command("printf", ["  a b\n\n"])).expect("it runs"), "a b");
         assert!(succeeds(&mut command("sh", ["-c", "exit 0"])));
         assert!(!succeeds(&mut command("sh", ["-c", "exit 1"])));
+    }
+
+    #[test]
+    fn a_signal_reaches_a_process_and_one_that_is_gone_is_told() {
+        let mut child = command("sleep", ["60"]).spawn().expect("it starts");
+        assert!(signal(child.id(), "TERM"));
+        assert_eq!(child.wait().expect("it ends").signal(), Some(15));
+        assert!(!signal(child.id(), "TERM"));
     }
 
     #[test]

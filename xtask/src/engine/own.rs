@@ -94,7 +94,7 @@ impl Own {
     /// Stops the engine if it runs. Whether it did.
     pub(super) fn stop(&self) -> Result<bool> {
         let Some(pid) = self.pid() else { return Ok(false) };
-        run::quiet(&mut run::command("kill", ["-TERM", &pid])).context("stop our own Docker Engine")?;
+        run::signal(pid, "TERM");
         let deadline = Instant::now() + Duration::from_secs(STOP_SECONDS_MAX);
         while self.pid().is_some() {
             if Instant::now() > deadline {
@@ -168,8 +168,8 @@ impl Own {
     }
 
     /// The process id of the running engine.
-    fn pid(&self) -> Option<String> {
-        let pid = fs::read_to_string(self.pid_file()).ok()?.trim().to_owned();
+    fn pid(&self) -> Option<u32> {
+        let pid = fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
         // A pid may have been given to another program since: ask for its name.
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         (name.trim() == "dockerd").then_some(pid)

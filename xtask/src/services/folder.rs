@@ -1,8 +1,7 @@
 //! The folder of one run's data. It bears the run's process id, so that a later run can tell what
 //! a killed one has left behind, and clear it away with the servers that still sit in it.
 
-use super::process::signal;
-use crate::{output, packages, store};
+use crate::{output, packages, run, store};
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -74,7 +73,7 @@ fn clear_leftovers(base: &Path) -> Result<()> {
         }
         output::note(&format!("    clear away what a killed run left in {}", entry.path().display()));
         for process in inside(&entry.path()) {
-            signal(process, "KILL");
+            run::signal(process, "KILL");
         }
         fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
     }

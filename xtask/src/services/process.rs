@@ -95,7 +95,7 @@ impl Process {
     /// Asks it to stop. Does not wait.
     pub(super) fn ask_to_stop(&mut self) {
         if matches!(self.ended(), Ok(None)) {
-            signal(self.child.id(), self.stop_signal);
+            run::signal(self.child.id(), self.stop_signal);
         }
     }
 
@@ -108,12 +108,6 @@ impl Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-/// Sends a signal to a process. Through the shell: the standard library can only kill, and `kill`
-/// is no program of its own on a minimal system.
-pub(super) fn signal(process: u32, name: &str) {
-    run::succeeds(&mut run::command("sh", ["-c", "kill -s \"$0\" \"$1\"", name, &process.to_string()]));
 }
 
 /// A command that goes on as `user` when this program runs as root.
