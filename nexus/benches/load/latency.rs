@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Publishers that share the stream. One event in flight each: a publish may take 80 ms at 200 a second
 /// before the stream falls behind.
-const PUBLISHERS: u64 = 16;
+const PUBLISHERS: u32 = 16;
 
 /// Seconds of the same stream before anything counts: connections are opened and caches filled then.
-const WARM_UP_SECONDS: u64 = 2;
+const WARM_UP_SECONDS: u32 = 2;
 
 /// Time for the last events to arrive. What is not there by then counts as missing.
 const GRACE: Duration = Duration::from_secs(10);
@@ -48,20 +48,14 @@ pub(crate) struct Latency {
 #[derive(Clone, Copy)]
 struct Schedule {
     start: Instant,
-    rate: u64,
-    warm_up: u64,
-    total: u64,
+    interval: Duration,
+    warm_up: u32,
+    total: u32,
 }
 
 impl Schedule {
-    fn due(&self, number: u64) -> Instant {
-        self.start
-            + Duration::from_secs_f64(1.0 / self.rate_f64())
-                .mul_f64(f64::from(u32::try_from(number).unwrap_or(u32::MAX)))
-    }
-
-    fn rate_f64(&self) -> f64 {
-        f64::from(u32::try_from(self.rate).unwrap_or(u32::MAX))
+    fn due(&self, number: u32) -> Instant {
+        self.start + self.interval * number
     }
 }
 
@@ -71,10 +65,10 @@ pub(crate) async fn measure(target: &Target, load: &Load) -> Result<Latency> {
     for _ in 0..load.clients {
         sockets.push(Socket::subscribed(target).await?);
     }
-    let rate = u64::from(load.rate);
-    let warm_up = rate * WARM_UP_SECONDS;
-    let total = warm_up + rate * u64::from(load.seconds);
-    let schedule = Schedule { start: Instant::now() + Duration::from_millis(100), rate, warm_up, total };
+    let warm_up = load.rate * WARM_UP_SECONDS;
+    let total = warm_up + load.rate * load.seconds;
+    let start = Instant::now() + Duration::from_millis(100);
+    let schedule = Schedule { start, interval: Duration::from_secs(1) / load.rate, warm_up, total };
 
     let listeners = sockets.into_iter().map(|socket| tokio::spawn(listen(socket, target.clone(), schedule)));
     let listeners: Vec<_> = listeners.collect();
@@ -86,7 +80,7 @@ pub(crate) async fn measure(target: &Target, load: &Load) -> Result<Latency> {
     for listener in try_join_all(listeners).await.context("join the listeners")? {
         durations.extend(listener?);
     }
-    let expected = usize::try_from(total - warm_up).unwrap_or(usize::MAX) * load.clients as usize;
+    let expected = (total - warm_up) as usize * load.clients as usize;
     let deliveries = durations.len();
     Ok(Latency {
         clients: load.clients,
@@ -99,9 +93,9 @@ pub(crate) async fn measure(target: &Target, load: &Load) -> Result<Latency> {
 }
 
 /// Publishes every sixteenth event, each when it is due.
-async fn publish(target: Target, schedule: Schedule, first: u64) -> Result<()> {
-    for number in (first..schedule.total).step_by(usize::try_from(PUBLISHERS).unwrap_or(1)) {
-        let event = target.event(SERIES, number);
+async fn publish(target: Target, schedule: Schedule, first: u32) -> Result<()> {
+    for number in (first..schedule.total).step_by(PUBLISHERS as usize) {
+        let event = target.event(SERIES, number.into());
         sleep_until(schedule.due(number)).await;
         target.publish(&event).await?;
     }
@@ -111,15 +105,14 @@ async fn publish(target: Target, schedule: Schedule, first: u64) -> Result<()> {
 /// How late each event came, until all are there or the grace is over. Each counts once.
 async fn listen(mut socket: Socket, target: Target, schedule: Schedule) -> Result<Vec<Duration>> {
     let deadline = schedule.due(schedule.total) + GRACE;
-    let mut seen = vec![false; usize::try_from(schedule.total).context("count the events")?];
+    let mut seen = vec![false; schedule.total as usize];
     let mut left = seen.len();
     let mut durations = Vec::with_capacity(seen.len());
     while left > 0 {
         let Ok(number) = timeout_at(deadline, socket.next(&target, SERIES)).await else { break };
         let number = number?;
         let arrived = Instant::now();
-        let place = usize::try_from(number).ok().and_then(|number| seen.get_mut(number));
-        match place {
+        match seen.get_mut(number as usize) {
             Some(place) if !*place => *place = true,
             _ => bail!("event {number} came twice, or was never sent"),
         }

@@ -62,7 +62,7 @@ const BATCH_EVENTS: u32 = 100;
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let target = Target::new(arguments.url, arguments.token)?;
+    let target = Target::new(&arguments.url, arguments.token)?;
     let load = latency::Load { clients: arguments.clients, rate: arguments.rate, seconds: arguments.seconds };
     let table = insert::Table::create(&arguments.database_url, arguments.publishers).await?;
     // Bare inserts right beside the publishes that they are compared with: a busy host slows both.

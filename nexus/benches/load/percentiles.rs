@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// The distribution of some durations, in milliseconds.
 #[derive(Serialize)]
+#[allow(clippy::struct_field_names)] // The unit belongs into each name, in JSON above all.
 pub(crate) struct Percentiles {
     pub(crate) p50_ms: f64,
     pub(crate) p95_ms: f64,

@@ -50,7 +50,7 @@ impl Socket {
     }
 
     /// The number of the next event of `series`.
-    pub(crate) async fn next(&mut self, target: &Target, series: &str) -> Result<u64> {
+    pub(crate) async fn next(&mut self, target: &Target, series: &str) -> Result<u32> {
         loop {
             let text = self.frame().await?;
             let frame: Push = serde_json::from_str(&text).context("read a push")?;

@@ -19,7 +19,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn new(url: String, token: String) -> Result<Self> {
+    pub(crate) fn new(url: &str, token: String) -> Result<Self> {
         let client = Client::builder().build().context("make an HTTP client")?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), token, run: Uuid::new_v4() })
     }
@@ -52,7 +52,7 @@ impl Target {
     }
 
     /// Whether an event is of this run and the measurement `series`; then its number.
-    pub(crate) fn number(&self, series: &str, source: &str, id: &str) -> Option<u64> {
+    pub(crate) fn number(&self, series: &str, source: &str, id: &str) -> Option<u32> {
         let ours = source.strip_prefix("/bench/")? == self.run.to_string();
         let number = id.strip_prefix(series)?.strip_prefix('-')?;
         if ours { number.parse().ok() } else { None }
