@@ -73,6 +73,11 @@ pub(crate) fn mongod() -> Result<PathBuf> {
     wheels::mongod(&sources("mongo").join("requirements.txt"))
 }
 
+/// The release build of Nexus, the same as in its image.
+pub(crate) fn nexus() -> Result<PathBuf> {
+    release::NEXUS.program_file()
+}
+
 fn build_with(builder: &Builder) -> Result<Vec<Image>> {
     packages::ensure(&["python3", "python3-pip", "ca-certificates"])?;
     // One at a time: a second `up` then finds the images instead of building them once more.

@@ -4,7 +4,7 @@
 
 use crate::output::Step;
 use crate::{cargo, output, run, store};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -33,10 +33,18 @@ pub(super) const OPERATOR: Binary = Binary { folder: "operator", package: "azora
 impl Binary {
     /// The root file system with this binary, built if its sources have changed.
     pub(super) fn root_folder(&self) -> Result<PathBuf> {
-        store::built(&format!("release-{}", self.folder), &self.key()?, |folder| {
+        let key = self.key()?;
+        store::built(&format!("release-{}", self.folder), &key, |folder| {
             compile()?;
+            // Else what is kept under this key would be something else.
+            ensure!(self.key()? == key, "the sources were edited while they were compiled: run this command again");
             self.assemble(folder)
         })
+    }
+
+    /// The program itself, from the same build as its image.
+    pub(super) fn program_file(&self) -> Result<PathBuf> {
+        Ok(self.root_folder()?.join(BINARIES).join(self.program))
     }
 
     /// A key over all that the binary is built from.
