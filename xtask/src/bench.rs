@@ -1,10 +1,83 @@
-//! `cargo xtask bench`: being written.
+//! `cargo xtask bench`: measures the figures on this machine, prints them as JSON and writes the table in
+//! `docs/`. It asserts nothing: a figure is for reading, and a busy machine is no failure.
+
+mod cluster;
+mod load;
+mod memory;
+mod table;
+
+use crate::services::{Ports, Services};
+use crate::{images, nexus, output, secret, store};
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long the token of the load is valid: longer than any run.
+const TOKEN_SECONDS: u32 = 3_600;
+
+/// Nexus is at rest when this long nobody has asked it anything.
+const REST: Duration = Duration::from_secs(10);
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub(crate) struct Args {
+    /// How long each measurement under load runs.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Leave out what needs the cluster that `up` made.
+    #[arg(long)]
+    local: bool,
+    /// Where to write the table, as a file of the clone.
+    #[arg(long, default_value = "docs/FIGURES.md")]
+    table: PathBuf,
+}
 
-/// Not there yet.
-pub fn run(_args: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("`cargo xtask bench` is not written yet")
+/// All figures of a run.
+#[derive(Serialize)]
+struct Figures {
+    machine: table::Machine,
+    /// As the load generator printed it.
+    load: load::Figures,
+    nexus_local: memory::Nexus,
+    /// None where there is no cluster.
+    cluster: Option<cluster::Figures>,
+}
+
+/// Measures, prints and writes the table.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let program = images::nexus()?;
+    let generator = load::build()?;
+    let services = Services::start(Ports::Free)?;
+    let listen = free_address()?;
+    let key = secret::word()?;
+    let local = nexus::Local { program: &program, listen, log: "warn", urls: services.urls(), key: &key };
+    local.start(&services)?;
+    let token = local.token("bench", "events:read events:write", TOKEN_SECONDS)?;
+
+    let step = output::Step::start("Nexus at rest");
+    std::thread::sleep(REST);
+    let at_rest_bytes = memory::of_program(&program).context("read the memory of Nexus")?;
+    step.done(&output::size(at_rest_bytes));
+    let step = output::Step::start("publish, receive and insert");
+    let load = load::run(&generator, &load::Target { listen, token: &token, urls: services.urls() }, args.seconds)?;
+    step.done("");
+    let after_load_bytes = memory::of_program(&program).context("read the memory of Nexus")?;
+    drop(services);
+
+    let cluster = if args.local { None } else { cluster::measure()? };
+    let nexus_local = memory::Nexus { at_rest_bytes, after_load_bytes };
+    let figures = Figures { machine: table::Machine::here()?, load, nexus_local, cluster };
+    let file = store::clone_root().join(&args.table);
+    fs::write(&file, table::markdown(&figures)).with_context(|| format!("write {}", file.display()))?;
+    output::result(&serde_json::to_string_pretty(&figures).context("write the figures as JSON")?);
+    Ok(())
+}
+
+/// An address that nobody listens on.
+fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
+    listener.local_addr().context("read the free port")
 }

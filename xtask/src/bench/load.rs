@@ -1,0 +1,110 @@
+//! Builds and runs the load generator (`nexus/benches/load`), and knows what it prints.
+
+use crate::services::Urls;
+use crate::{cargo, run, store};
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// What the load is sent to.
+pub(super) struct Target<'a> {
+    pub(super) listen: SocketAddr,
+    pub(super) token: &'a str,
+    pub(super) urls: &'a Urls,
+}
+
+/// What the generator measured.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Figures {
+    pub(super) latency: Latency,
+    pub(super) insert_single: Insert,
+    pub(super) publish_single: Publish,
+    pub(super) insert_batch: Insert,
+    pub(super) publish_batch: Publish,
+}
+
+/// From due to be published until held by a client.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Latency {
+    pub(super) clients: u32,
+    pub(super) events_per_second: u32,
+    pub(super) seconds: u32,
+    pub(super) deliveries: u64,
+    pub(super) missing: u64,
+    pub(super) p50_ms: f64,
+    pub(super) p95_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) max_ms: f64,
+}
+
+/// Bare inserts into a table of the same Postgres.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Insert {
+    pub(super) connections: u32,
+    pub(super) rows_per_transaction: u32,
+    pub(super) rows_per_second: f64,
+}
+
+/// Publishes that were acknowledged.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Publish {
+    pub(super) publishers: u32,
+    pub(super) events_per_request: u32,
+    pub(super) events_per_second: f64,
+    pub(super) request: Percentiles,
+}
+
+/// A distribution of durations.
+#[derive(Serialize, Deserialize)]
+#[allow(clippy::struct_field_names)] // The unit belongs into each name, in JSON above all.
+pub(super) struct Percentiles {
+    pub(super) p50_ms: f64,
+    pub(super) p95_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) max_ms: f64,
+}
+
+/// The generator, in the release profile. The operator is named too, so that cargo compiles the shared
+/// dependencies with the same features as for the images, and not once more.
+pub(super) fn build() -> Result<PathBuf> {
+    let mut build = cargo::command(["build", "--release", "--locked", "--bench", "load"]);
+    build.args(["--package", "azora-nexus", "--package", "azora-operator", "--message-format=json-render-diagnostics"]);
+    let said = run::text(&mut build).context("build the load generator")?;
+    executable(&said).context("find the load generator in cargo's messages").map(|file| store::target().join(file))
+}
+
+/// Runs it for about six times `seconds`.
+pub(super) fn run(generator: &Path, target: &Target, seconds: u32) -> Result<Figures> {
+    let mut command = run::command(generator, ["--url", &format!("http://{}", target.listen)]);
+    command.args(["--seconds", &seconds.to_string()]);
+    command.env("NEXUS_BENCH_TOKEN", target.token).env("NEXUS_DATABASE_URL", &target.urls.postgres);
+    let said = run::text(&mut command).context("run the load generator")?;
+    serde_json::from_str(&said).context("read the load generator's figures")
+}
+
+/// The file of the bench `load` in cargo's messages, one JSON object a line.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let objects = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let found = objects.filter(|object| object["target"]["name"] == "load").find_map(|mut object| {
+        match object["executable"].take() {
+            serde_json::Value::String(file) => Some(file),
+            _ => None,
+        }
+    });
+    found.map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generator_is_found_among_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"nexus"},"executable":"/t/nexus"}
+{"reason":"compiler-artifact","target":{"name":"load"},"executable":"/t/load-1"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages), Some(PathBuf::from("/t/load-1")));
+        assert_eq!(executable(r#"{"reason":"build-finished","success":false}"#), None);
+    }
+}
