@@ -248,8 +248,8 @@ async fn list(
         .filter(|after| after + 1 < oldest)
         .map(|after| Gap { from: Position { seq: after, ..head }, to: Position { seq: oldest - 1, ..head } });
     let after = after.unwrap_or(0);
-    let selection =
-        Selection { types: types.as_deref(), subject: query.subject.as_deref(), after, until: head.seq, limit };
+    let subjects = query.subject.as_ref().map(std::slice::from_ref);
+    let selection = Selection { types: types.as_deref(), subjects, after, until: head.seq, limit };
     let entries = read::select(&state.postgres, head.epoch, &selection).await?;
     let full = entries.len() == limit;
     let next = entries.last().filter(|_| full).map(|entry| Position { seq: entry.seq, ..head });

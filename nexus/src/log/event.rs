@@ -76,6 +76,8 @@ pub struct Entry {
     pub event_type: Arc<str>,
     /// What it is about.
     pub subject: Arc<str>,
+    /// When it was stamped, by the clock of the database.
+    pub recorded_at: Timestamp,
     /// The `CloudEvent` as JSON, with the extension attribute `position`.
     pub encoded: Bytes,
 }

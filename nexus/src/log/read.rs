@@ -55,7 +55,7 @@ pub async fn oldest(pool: &PgPool) -> Result<Option<i64>, ReadLog> {
 pub(super) async fn after(pool: &PgPool, epoch: i32, seq: i64, limit: usize) -> Result<Batch, ReadLog> {
     let limit = i64::try_from(limit.min(READ_ENTRIES_MAX)).unwrap_or(i64::MAX);
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT seq, outbox_id, type, subject, event::text FROM log WHERE seq > $1 ORDER BY seq LIMIT $2",
+        "SELECT seq, outbox_id, type, subject, event::text, recorded_at FROM log WHERE seq > $1 ORDER BY seq LIMIT $2",
     )
     .bind(seq)
     .bind(limit)
@@ -77,8 +77,8 @@ pub(super) async fn after(pool: &PgPool, epoch: i32, seq: i64, limit: usize) -> 
 pub struct Selection<'a> {
     /// Only these types; all when absent.
     pub types: Option<&'a [&'static str]>,
-    /// Only this subject; all when absent.
-    pub subject: Option<&'a str>,
+    /// Only these subjects; all when absent.
+    pub subjects: Option<&'a [String]>,
     /// Only entries after this one.
     pub after: i64,
     /// Only entries up to this one.
@@ -89,11 +89,11 @@ pub struct Selection<'a> {
 
 /// The oldest selected entries, in order. They need not follow one another.
 pub async fn select(pool: &PgPool, epoch: i32, selection: &Selection<'_>) -> Result<Vec<Arc<Entry>>, ReadLog> {
-    const SELECT: &str = "SELECT seq, outbox_id, type, subject, event::text FROM log
-        WHERE seq > $1 AND seq <= $5 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text IS NULL OR subject = $3)
+    const SELECT: &str = "SELECT seq, outbox_id, type, subject, event::text, recorded_at FROM log
+        WHERE seq > $1 AND seq <= $5 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
         ORDER BY seq LIMIT $4";
     let limit = i64::try_from(selection.limit.min(READ_ENTRIES_MAX)).unwrap_or(i64::MAX);
-    let statement = sqlx::query_as(SELECT).bind(selection.after).bind(selection.types).bind(selection.subject);
+    let statement = sqlx::query_as(SELECT).bind(selection.after).bind(selection.types).bind(selection.subjects);
     let statement = statement.bind(limit).bind(selection.until);
     let rows: Vec<Row> = statement.fetch_all(pool).await.map_err(ReadLog::QueryLog)?;
     Ok(rows.into_iter().map(|row| Arc::new(entry(epoch, row))).collect())
@@ -108,9 +108,10 @@ pub(super) async fn stamped(pool: &PgPool, outbox_ids: &[i64]) -> Result<Vec<(i6
         .map_err(ReadLog::QueryLog)
 }
 
-type Row = (i64, i64, String, String, String);
+type Row = (i64, i64, String, String, String, jiff_sqlx::Timestamp);
 
-fn entry(epoch: i32, (seq, outbox_id, event_type, subject, event): Row) -> Entry {
+fn entry(epoch: i32, (seq, outbox_id, event_type, subject, event, recorded_at): Row) -> Entry {
     let encoded = with_position(&event, Position { epoch, seq });
-    Entry { seq, outbox_id, event_type: event_type.into(), subject: subject.into(), encoded }
+    let (event_type, subject, recorded_at) = (event_type.into(), subject.into(), recorded_at.to_jiff());
+    Entry { seq, outbox_id, event_type, subject, recorded_at, encoded }
 }

@@ -64,7 +64,14 @@ mod tests {
 
     fn entry(seq: i64, bytes: usize) -> Arc<Entry> {
         let encoded = Bytes::from(vec![b' '; bytes]);
-        Arc::new(Entry { seq, outbox_id: seq * 10, event_type: "a".into(), subject: "b".into(), encoded })
+        Arc::new(Entry {
+            seq,
+            outbox_id: seq * 10,
+            event_type: "a".into(),
+            subject: "b".into(),
+            recorded_at: jiff::Timestamp::UNIX_EPOCH,
+            encoded,
+        })
     }
 
     fn numbers(ring: &Ring, after: i64, limit: usize) -> Option<Vec<i64>> {
