@@ -55,6 +55,9 @@ pub struct Config {
     /// Bounds on requests, history and shutdown.
     #[command(flatten)]
     pub limits: Limits,
+    /// Bounds on real-time connections.
+    #[command(flatten)]
+    pub stream: StreamConfig,
     /// Browser origins that may call Nexus, separated by commas; empty means none.
     #[arg(long, env = "NEXUS_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
@@ -112,6 +115,27 @@ pub struct Limits {
     /// Time that clients have to leave after SIGTERM, in seconds.
     #[arg(long, env = "NEXUS_DRAIN_SECONDS", default_value_t = 10)]
     pub drain_seconds: u64,
+}
+
+/// Bounds on real-time connections.
+#[derive(Args, Clone, Debug)]
+#[group(id = "stream")]
+pub struct StreamConfig {
+    /// Time between two pings of a connection, in seconds; a client that is silent for two of them is closed.
+    /// Proxies cut connections that are idle for 30 to 60 s.
+    #[arg(long = "stream-heartbeat-seconds", env = "NEXUS_STREAM_HEARTBEAT_SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..))]
+    pub heartbeat_seconds: u64,
+    /// How long a client may stay unauthenticated, in seconds. It has its token before it connects, so this covers
+    /// the network only.
+    #[arg(long = "stream-authentication-seconds", env = "NEXUS_STREAM_AUTHENTICATION_SECONDS", default_value_t = 10)]
+    pub authentication_seconds: u64,
+    /// How long a client may take nothing of what is sent, in seconds. Longer than the pause of a mobile network; what
+    /// it misses is in the log.
+    #[arg(long = "stream-send-seconds", env = "NEXUS_STREAM_SEND_SECONDS", default_value_t = 30)]
+    pub send_seconds: u64,
+    /// Connections that this pod may hold; each costs some 20 KiB at rest.
+    #[arg(long = "stream-connections-max", env = "NEXUS_STREAM_CONNECTIONS_MAX", default_value_t = 10_000)]
+    pub connections_max: usize,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape that clap asks of a parser")]

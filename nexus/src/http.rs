@@ -7,6 +7,8 @@ pub mod event_types;
 pub mod events;
 pub mod health;
 pub mod openapi;
+pub mod stream;
+pub mod users;
 
 pub mod extract;
 mod layers;
@@ -18,7 +20,13 @@ use axum::Router;
 
 /// Every route, with its documentation. A new front adds its line here.
 pub fn routes() -> Routes {
-    Routes::new().merge(events::routes()).merge(event_types::routes()).merge(health::routes()).merge(openapi::routes())
+    Routes::new()
+        .merge(events::routes())
+        .merge(event_types::routes())
+        .merge(users::routes())
+        .merge(stream::routes())
+        .merge(health::routes())
+        .merge(openapi::routes())
 }
 
 /// The service as it is served: routes, answers for what is not routed, and the layers around all.

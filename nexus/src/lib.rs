@@ -12,6 +12,10 @@ pub mod auth;
 pub mod metrics;
 pub mod problem;
 
+pub mod realtime;
+pub mod records;
+pub mod sync;
+
 pub mod command;
 pub mod http;
 pub mod serve;

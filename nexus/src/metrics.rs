@@ -10,6 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::realtime::StreamMetrics;
+use crate::sync::SyncMetrics;
+
 /// Upper bounds of request times, in seconds: fine around the goal of 20 ms.
 const DURATION_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
@@ -48,6 +51,10 @@ pub struct Metrics {
     pub sequencer_leading: Gauge,
     /// Connections to Postgres that are open.
     pub postgres_connections: Gauge,
+    /// The caches and the documents.
+    pub sync: SyncMetrics,
+    /// The connections.
+    pub stream: StreamMetrics,
 }
 
 impl Metrics {
@@ -66,6 +73,8 @@ impl Metrics {
             ring_entries: Gauge::default(),
             sequencer_leading: Gauge::default(),
             postgres_connections: Gauge::default(),
+            sync: SyncMetrics::register(&mut registry),
+            stream: StreamMetrics::register(&mut registry),
         };
         registry.register("http_requests", "Requests by route and status", metrics.requests.clone());
         registry.register(

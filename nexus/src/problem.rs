@@ -39,6 +39,8 @@ pub enum ApiError {
         /// The scope that is needed.
         scope: &'static str,
     },
+    /// The page that asks is of an origin that may not.
+    RefuseOrigin,
     /// The type is emitted by Nexus alone.
     ReservedType(String),
     /// There is no such thing.
@@ -124,6 +126,7 @@ impl ApiError {
                 (StatusCode::UNAUTHORIZED, "token_invalid", "The token is not valid")
             }
             Self::LackScope { .. } => (StatusCode::FORBIDDEN, "scope_missing", "The token lacks a scope"),
+            Self::RefuseOrigin => (StatusCode::FORBIDDEN, "origin_refused", "Pages of this origin may not connect"),
             Self::ReservedType(_) => (StatusCode::FORBIDDEN, "type_reserved", "Only Nexus emits this event type"),
             Self::FindNothing(_) => (StatusCode::NOT_FOUND, "not_found", "There is no such thing"),
             Self::RefuseMethod => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "The path has no such method"),
@@ -152,6 +155,7 @@ impl ApiError {
             Self::InvalidDocument(_)
             | Self::MissToken
             | Self::RefuseToken(_)
+            | Self::RefuseOrigin
             | Self::RefuseMethod
             | Self::RefuseMediaType
             | Self::Internal(_) => None,

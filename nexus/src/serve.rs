@@ -18,6 +18,8 @@ use crate::log::sequencer::Sequencer;
 use crate::log::{Publisher, Tail, Wake, retention};
 use crate::metrics::Metrics;
 use crate::store::{self, mongo::PrepareMongo, postgres::PrepareDatabase, redis::PrepareRedis};
+use crate::sync::Cache;
+use crate::sync::documents::{self, Profiles};
 
 /// How long requests and background tasks may take to end after the drain.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -123,6 +125,8 @@ impl Parts {
         let metrics = Metrics::new();
         let wake = Wake::new(&config.database.schema, &config.redis_prefix);
         let tail = Tail::new(postgres.clone(), wake.clone());
+        let cache = Cache::new(redis.clone(), &config.redis_prefix, metrics.sync.clone());
+        let profiles = Profiles::new(mongo.clone());
         let (publisher, groups) = Publisher::new(postgres.clone(), tail.clone(), metrics.clone());
         let partition_entries = retention::partition_entries(config.limits.retention_events_min);
         let connect = connect.application_name("nexus-sequencer");
@@ -133,6 +137,8 @@ impl Parts {
             redis,
             mongo,
             tail,
+            cache,
+            profiles,
             wake,
             publisher,
             registry: Registry::global(),
@@ -156,6 +162,9 @@ impl Parts {
         tasks.spawn(state.wake.clone().send_to_other_pods(state.redis.clone(), stopping()));
         tasks.spawn(state.wake.clone().receive_from_redis(redis_client, stopping()));
         tasks.spawn(state.wake.clone().receive_from_postgres(state.postgres.clone(), stopping()));
+        tasks.spawn(state.cache.clone().follow(state.tail.clone(), state.postgres.clone(), stopping()));
+        let (profiles, sync_metrics) = (state.profiles.clone(), state.metrics.sync.clone());
+        tasks.spawn(documents::follow(profiles, state.postgres.clone(), state.tail.clone(), sync_metrics, stopping()));
         let events_min = state.config.limits.retention_events_min;
         tasks.spawn(retention::run(state.postgres.clone(), state.tail.clone(), events_min, stopping()));
     }

@@ -13,6 +13,8 @@ use crate::config::Config;
 use crate::events::Registry;
 use crate::log::{Publisher, Tail, Wake};
 use crate::metrics::Metrics;
+use crate::sync::Cache;
+use crate::sync::documents::Profiles;
 
 /// What handlers and followers share.
 #[derive(Clone, Debug)]
@@ -27,6 +29,10 @@ pub struct AppState {
     pub mongo: Database,
     /// This pod's view of the end of the log.
     pub tail: Tail,
+    /// Records, read through the caches.
+    pub cache: Cache,
+    /// The profiles in `MongoDB`.
+    pub profiles: Profiles,
     /// Wake-ups of the sequencer and the tails.
     pub wake: Wake,
     /// The way into the log for events that belong to no other write.

@@ -6,9 +6,14 @@
 mod support;
 
 mod access;
+mod caches;
+mod documents;
 mod history;
 mod outage;
 mod publish;
 mod retention;
 mod sequencer;
+mod stream;
+mod stream_bounds;
+mod users;
 mod validation;

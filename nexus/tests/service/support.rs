@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod events;
 pub(crate) mod proxy;
+pub(crate) mod socket;
 pub(crate) mod world;
 
 use std::time::{Duration, Instant};

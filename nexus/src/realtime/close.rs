@@ -1,0 +1,54 @@
+//! Why the server closes a connection: one code and one reason for each. Pure.
+
+/// Why the server closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// This pod stops; the client reconnects, to any pod, after the delay it was told.
+    Drain,
+    /// What came is no WebSocket frame, or one so large that it was not read.
+    UnreadableFrame,
+    /// The client sent a binary frame; commands are JSON text.
+    BinaryFrame,
+    /// The client sent a frame above the limit.
+    FrameTooLarge,
+    /// The token was refused, or has expired and was not refreshed.
+    Unauthenticated,
+    /// The client did not authenticate within the deadline.
+    AuthenticationLate,
+    /// Nothing came from the client for two heartbeat intervals.
+    PeerSilent,
+    /// The client took nothing for the whole send deadline. What it misses is in the log:
+    /// it resumes with its position.
+    PeerSlow,
+}
+
+impl Close {
+    /// The WebSocket close code. Those below 4000 are RFC 6455's and IANA's; those from
+    /// 4000 on are private, here after the HTTP status of the nearest meaning.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Drain => 1012,
+            Self::UnreadableFrame => 1002,
+            Self::BinaryFrame => 1003,
+            Self::FrameTooLarge => 1009,
+            Self::Unauthenticated => 4401,
+            Self::AuthenticationLate => 4403,
+            Self::PeerSilent => 4408,
+            Self::PeerSlow => 4429,
+        }
+    }
+
+    /// The reason, for the close frame and as metric label.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::UnreadableFrame => "unreadable_frame",
+            Self::BinaryFrame => "binary_frame",
+            Self::FrameTooLarge => "frame_too_large",
+            Self::Unauthenticated => "unauthenticated",
+            Self::AuthenticationLate => "authentication_late",
+            Self::PeerSilent => "peer_silent",
+            Self::PeerSlow => "peer_slow",
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The commands a client sends, parsed from one JSON text frame. Pure.
+//!
+//! A frame is an object with `id` (any integer, echoed in the answer), `command` and the
+//! command's own members. Unknown members are refused: a misspelt `after` must not turn
+//! a resume into a fresh start.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::position::Position;
+
+/// One frame of a client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The client's own number for the command; the answer carries it.
+    pub id: i64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What a client asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Authenticate; without a token, describe the session (which the upgrade authenticated).
+    Connect(Connect),
+    /// Replace the token of the same person by a fresh one.
+    Refresh(Refresh),
+    /// Receive events, from `after` on or from now on.
+    Subscribe(Subscribe),
+    /// Stop receiving the events of one subscription.
+    Unsubscribe(Unsubscribe),
+    /// Publish one `CloudEvent`, as `POST /v1/events` does.
+    Publish(Publish),
+    /// Read past events once, as `GET /v1/events` does.
+    History(History),
+    /// Ask for a sign of life.
+    Ping,
+}
+
+/// Members of `connect`.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// A JWT, without `Bearer`.
+    pub token: Option<String>,
+}
+
+/// Members of `refresh`.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    /// A JWT, without `Bearer`.
+    pub token: String,
+}
+
+/// Members of `subscribe`.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Subscribe {
+    /// Patterns of event types: `*` is one segment, `**` any number of them.
+    pub types: Vec<String>,
+    /// Exact subjects; all of them when absent.
+    pub subjects: Option<Vec<String>>,
+    /// The position of the last event the client has; from now on when absent.
+    pub after: Option<Position>,
+}
+
+/// Members of `unsubscribe`.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Unsubscribe {
+    /// The name that `subscribe` answered with.
+    pub subscription: String,
+}
+
+/// Members of `publish`.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// A `CloudEvent` in structured JSON.
+    pub event: Value,
+}
+
+/// Members of `history`.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// Patterns of event types; all types when absent.
+    pub types: Option<Vec<String>>,
+    /// Exact subjects; all of them when absent.
+    pub subjects: Option<Vec<String>>,
+    /// Only events after this position; from the oldest kept on when absent.
+    pub after: Option<Position>,
+    /// How many events at most.
+    pub limit: Option<u32>,
+}
+
+/// A frame that is no command. `id` is the client's, where it could be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{message}")]
+pub struct ParseFrame {
+    /// The `id` of the frame, where it has one.
+    pub id: Option<i64>,
+    /// What is wrong with it, for the client.
+    pub message: String,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    id: Option<i64>,
+    command: Option<String>,
+    #[serde(flatten)]
+    members: Map<String, Value>,
+}
+
+impl Frame {
+    /// Parses one text frame.
+    pub fn parse(text: &str) -> Result<Self, ParseFrame> {
+        let Envelope { id, command, members } = serde_json::from_str(text).map_err(|error| ParseFrame {
+            id: None,
+            message: format!("the frame is no JSON object with an integer `id`: {error}"),
+        })?;
+        let refuse = |message: String| ParseFrame { id, message };
+        let id = id.ok_or_else(|| refuse("`id` is missing".into()))?;
+        let name = command.ok_or_else(|| refuse("`command` is missing".into()))?;
+        let command = Command::parse(&name, members).map_err(|message| ParseFrame { id: Some(id), message })?;
+        Ok(Self { id, command })
+    }
+}
+
+impl Command {
+    fn parse(name: &str, members: Map<String, Value>) -> Result<Self, String> {
+        match name {
+            "connect" => from_members(members).map(Self::Connect),
+            "refresh" => from_members(members).map(Self::Refresh),
+            "subscribe" => from_members(members).map(Self::Subscribe),
+            "unsubscribe" => from_members(members).map(Self::Unsubscribe),
+            "publish" => from_members(members).map(Self::Publish),
+            "history" => from_members(members).map(Self::History),
+            "ping" if members.is_empty() => Ok(Self::Ping),
+            "ping" => Err("`ping` has no members".into()),
+            unknown => Err(format!(
+                "unknown command `{}`; there are connect, refresh, subscribe, unsubscribe, publish, history, ping",
+                unknown.chars().take(40).collect::<String>()
+            )),
+        }
+    }
+}
+
+fn from_members<T: serde::de::DeserializeOwned>(members: Map<String, Value>) -> Result<T, String> {
+    serde_json::from_value(Value::Object(members)).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> (Option<i64>, String) {
+        let error = Frame::parse(text).expect_err("the frame is bad");
+        (error.id, error.message)
+    }
+
+    #[test]
+    fn a_subscription_with_a_position_is_parsed_whole() {
+        let text = r#"{"id":7,"command":"subscribe","types":["wallet.*"],"subjects":["wallet/1"],"after":"1.42"}"#;
+        let want = Frame {
+            id: 7,
+            command: Command::Subscribe(Subscribe {
+                types: vec!["wallet.*".into()],
+                subjects: Some(vec!["wallet/1".into()]),
+                after: Some(Position { epoch: 1, seq: 42 }),
+            }),
+        };
+        assert_eq!(Frame::parse(text), Ok(want));
+    }
+
+    #[test]
+    fn a_misspelt_member_is_refused_with_the_id_of_the_frame() {
+        let (id, message) = refused(r#"{"id":7,"command":"subscribe","types":["**"],"aftr":"1.42"}"#);
+        assert_eq!(id, Some(7));
+        assert_eq!(message, "unknown field `aftr`, expected one of `types`, `subjects`, `after`");
+    }
+
+    #[test]
+    fn frames_that_are_no_commands_are_refused_each_with_its_reason() {
+        assert_eq!(refused(r#"{"command":"ping"}"#), (None, "`id` is missing".into()));
+        assert_eq!(refused(r#"{"id":1}"#), (Some(1), "`command` is missing".into()));
+        let (id, message) = refused("not json");
+        assert_eq!(id, None);
+        assert!(message.starts_with("the frame is no JSON object"), "{message}");
+        let (id, message) = refused(r#"{"id":2,"command":"fly"}"#);
+        assert_eq!(id, Some(2));
+        assert!(message.starts_with("unknown command `fly`"), "{message}");
+    }
+
+    #[test]
+    fn a_publish_without_an_event_is_refused() {
+        let (id, message) = refused(r#"{"id":2,"command":"publish"}"#);
+        assert_eq!((id, message.as_str()), (Some(2), "missing field `event`"));
+    }
+}

@@ -1,0 +1,64 @@
+//! What the connections count.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::close::Close;
+
+/// Upper bounds of delivery times, in seconds: fine around the goal of 20 ms.
+const DELIVERY_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// Metrics of the connections; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StreamMetrics {
+    /// Connections that are open.
+    pub(super) connections: Gauge,
+    /// Events sent, once per subscription.
+    pub(super) deliveries: Counter,
+    /// Gaps that clients were told of.
+    pub(super) gaps: Counter,
+    /// From the stamp's transaction to the socket, for events that were new when sent.
+    pub(super) delivery_seconds: Histogram,
+    closes: Family<Reason, Counter>,
+}
+
+impl StreamMetrics {
+    /// Registers every metric.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            connections: Gauge::default(),
+            deliveries: Counter::default(),
+            gaps: Counter::default(),
+            delivery_seconds: Histogram::new(DELIVERY_BUCKETS),
+            closes: Family::default(),
+        };
+        registry.register("stream_connections", "Open connections", metrics.connections.clone());
+        registry.register("stream_deliveries", "Events sent to clients", metrics.deliveries.clone());
+        registry.register("stream_gaps", "Gaps that clients were told of", metrics.gaps.clone());
+        registry.register(
+            "stream_delivery_seconds",
+            "Time from the stamping transaction to the socket, for live events",
+            metrics.delivery_seconds.clone(),
+        );
+        registry.register("stream_closes", "Connections closed by the server", metrics.closes.clone());
+        metrics
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        usize::try_from(self.connections.get()).unwrap_or(0)
+    }
+
+    pub(super) fn closed(&self, close: Close) {
+        self.closes.get_or_create(&Reason { reason: close.reason() }).inc();
+    }
+}

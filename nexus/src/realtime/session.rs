@@ -1,0 +1,171 @@
+//! The session core: who the client is and what it follows. Commands in, frames out; knows
+//! no transport.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::close::Close;
+use super::command::{Command, Connect, Frame};
+use super::encode;
+use super::limits::Limits;
+use super::subscription::Subscription;
+use crate::auth::{Claims, VerifyToken};
+use crate::http::AppState;
+use crate::problem::ApiError;
+
+/// A token that lasts longer than this is looked at again after it.
+const LOOKED_AT_AGAIN: Duration = Duration::from_hours(24);
+
+/// What one client may do and follows.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) state: AppState,
+    pub(super) limits: Limits,
+    pub(super) identity: Option<Identity>,
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) subscriptions_made: u64,
+    /// Until when the session may go on as it is: the end of the token, or the end of the
+    /// time to authenticate.
+    deadline: Instant,
+}
+
+/// A client whose token was verified.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) claims: Claims,
+}
+
+/// What a command led to.
+#[derive(Debug)]
+pub struct Reply {
+    /// The frame that answers.
+    pub frame: String,
+    /// Whether the connection ends after it.
+    pub close: Option<Close>,
+}
+
+/// Why a command is refused: a stable code and a sentence for the client.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) close: Option<Close>,
+}
+
+impl Refusal {
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), close: None }
+    }
+}
+
+/// A refusal over HTTP and over a socket has the same code. Its cause is logged here, for no
+/// answer passes on the way that would log it.
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        if let ApiError::Unavailable(cause) | ApiError::Internal(cause) = &error {
+            tracing::warn!(error = &**cause as &dyn std::error::Error, "a command could not be served");
+        }
+        let problem = error.problem();
+        let mut message = problem.detail.unwrap_or(problem.title);
+        for violation in problem.violations {
+            message = format!("{message}; {} {}", violation.path, violation.message);
+        }
+        Self { code: error.kind().1, message, close: None }
+    }
+}
+
+impl Session {
+    /// A session of a client that has not said who it is, or whom the upgrade has authenticated.
+    pub fn new(state: AppState, limits: Limits, claims: Option<Claims>) -> Self {
+        let deadline = match &claims {
+            Some(claims) => end_of(claims),
+            None => Instant::now() + limits.authentication,
+        };
+        let identity = claims.map(|claims| Identity { claims });
+        Self { state, limits, identity, subscriptions: Vec::new(), subscriptions_made: 0, deadline }
+    }
+
+    /// Until when the session may go on without a new token, and why it ends then.
+    pub fn deadline(&self) -> (Instant, Close) {
+        let close = match self.identity {
+            Some(_) => Close::Unauthenticated,
+            None => Close::AuthenticationLate,
+        };
+        (self.deadline, close)
+    }
+
+    /// Executes the command in one text frame.
+    pub async fn execute(&mut self, text: &str) -> Reply {
+        let frame = match Frame::parse(text) {
+            Ok(frame) => frame,
+            Err(error) => {
+                let frame = encode::error(error.id, "malformed_frame", &error.message);
+                return Reply { frame, close: None };
+            }
+        };
+        match self.command(frame.command).await {
+            Ok(result) => Reply { frame: encode::result(frame.id, &result), close: None },
+            Err(refusal) => {
+                let encoded = encode::error(Some(frame.id), refusal.code, &refusal.message);
+                Reply { frame: encoded, close: refusal.close }
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command) -> Result<serde_json::Value, Refusal> {
+        match command {
+            Command::Connect(Connect { token: Some(token) }) => self.authenticate(&token).await,
+            _ if self.identity.is_none() => Err(Refusal::new("not_authenticated", "send `connect` with a token first")),
+            Command::Connect(Connect { token: None }) => Ok(self.describe()),
+            Command::Refresh(refresh) => self.authenticate(&refresh.token).await,
+            Command::Subscribe(subscribe) => self.subscribe(subscribe).await,
+            Command::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe.subscription),
+            Command::Publish(publish) => self.publish(publish.event).await,
+            Command::History(history) => self.history(history).await,
+            Command::Ping => Ok(json!({ "position": self.state.tail.position() })),
+        }
+    }
+
+    /// The first token makes the session's identity; a later one must be the same person's,
+    /// because what is subscribed was allowed to that person.
+    async fn authenticate(&mut self, token: &str) -> Result<serde_json::Value, Refusal> {
+        let claims = match self.state.verifier.verify(token).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                let close = match error {
+                    VerifyToken::FetchKeys(_) => None,
+                    VerifyToken::Expired | VerifyToken::Refuse => Some(Close::Unauthenticated),
+                };
+                return Err(Refusal { close, ..ApiError::from(error).into() });
+            }
+        };
+        if self.identity.as_ref().is_some_and(|identity| identity.claims.sub != claims.sub) {
+            return Err(Refusal::new("other_subject", "the token is of another person; open another connection"));
+        }
+        if !self.subscriptions.is_empty() && !claims.allows("events:read") {
+            return Err(ApiError::LackScope { scope: "events:read" }.into());
+        }
+        self.deadline = end_of(&claims);
+        self.identity = Some(Identity { claims });
+        Ok(self.describe())
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        let claims = self.identity.as_ref().map(|identity| &identity.claims);
+        json!({
+            "subject": claims.map(|claims| &claims.sub),
+            "expires": claims.map(|claims| claims.exp),
+            "heartbeat_seconds": self.limits.heartbeat.as_secs(),
+            "position": self.state.tail.position(),
+        })
+    }
+}
+
+/// The end of a token on this process's clock.
+fn end_of(claims: &Claims) -> Instant {
+    let end = UNIX_EPOCH + Duration::from_secs(claims.exp);
+    let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+    Instant::now() + left.min(LOOKED_AT_AGAIN)
+}
