@@ -15,8 +15,10 @@ pub fn command<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
 }
 
 /// Builds a program of the workspace in the development profile and returns its file.
-pub fn build(package: &str, program: &str) -> Result<PathBuf> {
-    run::shown(&mut command(["build", "--quiet", "--package", package, "--bin", program]))
+pub fn build(program: &str) -> Result<PathBuf> {
+    // Selected from the whole workspace with every feature, as the tests are: for a package alone cargo
+    // would choose other features of shared dependencies and compile them, and what needs them, again.
+    run::shown(&mut command(["build", "--quiet", "--workspace", "--all-features", "--bin", program]))
         .with_context(|| format!("build {program}"))?;
     Ok(store::target().join("debug").join(program))
 }

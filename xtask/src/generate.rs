@@ -52,8 +52,8 @@ pub fn check() -> Result<()> {
 }
 
 fn generate() -> Result<Vec<Generated>> {
-    let operator = cargo::build("azora-operator", "azora-operator")?;
-    let nexus = cargo::build("azora-nexus", "nexus")?;
+    let operator = cargo::build("azora-operator")?;
+    let nexus = cargo::build("nexus")?;
     let definition = written(&mut run::command(&operator, ["crd"]))?;
     Ok(vec![
         // A Helm chart can only read files of its own; kubectl users want the definition without a chart.
