@@ -27,7 +27,7 @@ write_configuration() {
         {type: "ptp", ipMasq: false, ipam: {type: "host-local", dataDir: "/run/cni-ipam-state",
          routes: [{dst: "0.0.0.0/0"}], ranges: [[{subnet: $range}]]}},
         {type: "portmap", capabilities: {portMappings: true}}]}')
-    [[ -f $configuration && $(<"$configuration") == "$wanted" ]] && return
+    [[ -f $configuration && $(<"$configuration") == "$wanted" ]] && return 0
     # Moved into place: containerd must never read half a file.
     echo "$wanted" >"$configuration.partial"
     mv "$configuration.partial" "$configuration"
@@ -37,7 +37,7 @@ write_configuration() {
 set_routes() {
     local wanted=$1 range
     while read -r range address; do
-        [[ -n $range ]] && ip route replace "$range" via "$address" proto $protocol
+        [[ -z $range ]] || ip route replace "$range" via "$address" proto $protocol || return 1
     done <<<"$wanted"
     while read -r range _; do
         if [[ -n $range ]] && ! grep --quiet --fixed-strings "$range " <<<"$wanted"; then
@@ -61,9 +61,10 @@ table ip azora_cni {
 EOF
 }
 
+# Every failure is handed back by hand: bash ignores `errexit` in a function that a condition calls.
 reconcile() {
     local list own=() routes="" name address range
-    list=$(ask "$api" | nodes)
+    list=$(ask "$api" | nodes) || return 1
     while read -r name address range; do
         if [[ $name == "$NODE_NAME" ]]; then
             own=("$range")
@@ -75,10 +76,9 @@ reconcile() {
         echo "this node has no pod range yet"
         return 1
     fi
-    set_routes "$routes"
-    write_configuration "${own[0]}"
+    set_routes "$routes" && write_configuration "${own[0]}" || return 1
     if [[ ${masqueraded:-} != "${own[0]}" ]]; then
-        masquerade "${own[0]}"
+        masquerade "${own[0]}" || return 1
         masqueraded=${own[0]}
     fi
 }
