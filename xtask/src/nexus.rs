@@ -27,7 +27,7 @@ pub fn run(args: &Args) -> Result<()> {
     let step = output::Step::start("build Nexus");
     let program = cargo::build("nexus")?;
     step.done("");
-    let services = Services::start(Ports::Fixed)?;
+    let services = Services::start(Ports::Free)?;
     let key = secret::word()?;
     let nexus = Local { program: &program, listen: args.listen, log: &args.log, urls: services.urls(), key: &key };
     nexus.start(&services)?;
