@@ -1,0 +1,114 @@
+//! A steady data layer causes no write to the API server.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use azora_tests::cluster::OPERATOR_NAME;
+use azora_tests::layer::Layer;
+use azora_tests::trial::{Company, Trial, trial};
+use azora_tests::wait::{Look, stays};
+use kube::api::{Api, DynamicObject, ListParams, ObjectMeta};
+use kube::discovery::{ApiResource, Discovery, Scope, verbs};
+use serde_json::json;
+
+/// The span.
+const SPAN: Duration = Duration::from_secs(300);
+/// Resource versions only grow, so a write is seen at the next look, however seldom that is.
+const PERIOD: Duration = Duration::from_secs(10);
+/// After Ready the last endpoints and the kubelet's statuses settle; so long without any change is called steady.
+const QUIET: Duration = Duration::from_secs(20);
+/// So often it may have been unsteady before the test gives up.
+const SETTLING_MAX: usize = 6;
+
+/// Kind and name of each object, with its resource version and its field managers.
+type Snapshot = BTreeMap<String, (String, Vec<String>)>;
+
+/// The other tests run meanwhile, one of which kills the operator again and again: an operator that starts must not
+/// write to what is as it should be either.
+#[tokio::test]
+async fn a_steady_data_layer_is_not_written_to_for_five_minutes() -> anyhow::Result<()> {
+    trial("steady", Company::Onlooker, async |trial| {
+        Layer::start(trial, "steady", json!({})).await?;
+        let kinds = namespaced_kinds(trial).await?;
+        let settled = settle(trial, &kinds).await?;
+        for expected in ["AzoraDataLayer/steady", "StatefulSet/steady-postgres", "Deployment/steady-nexus"] {
+            assert!(settled.contains_key(expected), "{expected} is not among {:?}", settled.keys());
+        }
+        unwritten(trial, &kinds, &settled, SPAN).await
+    })
+    .await
+}
+
+/// Waits until nothing moves any more, and returns how things are then.
+async fn settle(trial: &Trial, kinds: &[ApiResource]) -> anyhow::Result<Snapshot> {
+    let mut last = String::new();
+    for _ in 0..SETTLING_MAX {
+        let now = snapshot(trial, kinds).await?;
+        match unwritten(trial, kinds, &now, QUIET).await {
+            Ok(()) => return Ok(now),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    bail!("the data layer did not settle after its start; last: {last}")
+}
+
+/// Fails with what was written, and by whom, as soon as anything has been.
+async fn unwritten(trial: &Trial, kinds: &[ApiResource], before: &Snapshot, span: Duration) -> anyhow::Result<()> {
+    stays("a namespace without a write", span, PERIOD, async || {
+        let moved = moved(before, &snapshot(trial, kinds).await?);
+        Ok(Look::when(moved.is_empty(), (), || moved.join("; ")))
+    })
+    .await
+}
+
+/// Every kind of object that a namespace can hold and that can be listed.
+async fn namespaced_kinds(trial: &Trial) -> anyhow::Result<Vec<ApiResource>> {
+    let discovery = Discovery::new(trial.cluster.client.clone()).run().await.context("ask which kinds there are")?;
+    let resources = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
+    let listed = resources.filter(|(_, capabilities)| {
+        capabilities.scope == Scope::Namespaced && capabilities.supports_operation(verbs::LIST)
+    });
+    Ok(listed.map(|(resource, _)| resource).collect())
+}
+
+async fn snapshot(trial: &Trial, kinds: &[ApiResource]) -> anyhow::Result<Snapshot> {
+    let mut snapshot = Snapshot::new();
+    for kind in kinds {
+        let api = Api::<DynamicObject>::namespaced_with(trial.cluster.client.clone(), &trial.namespace, kind);
+        let list = api.list_metadata(&ListParams::default()).await;
+        for object in list.with_context(|| format!("list {}", kind.plural))? {
+            let ObjectMeta { name, resource_version, managed_fields, .. } = object.metadata;
+            let name = name.unwrap_or_default();
+            let managers = managed_fields.into_iter().flatten().filter_map(|entry| entry.manager).collect();
+            if counts(&kind.kind, &name, &managers) {
+                snapshot.insert(format!("{}/{name}", kind.kind), (resource_version.unwrap_or_default(), managers));
+            }
+        }
+    }
+    Ok(snapshot)
+}
+
+/// Whether a write to the object is one that the data layer must not cause.
+fn counts(kind: &str, name: &str, managers: &Vec<String>) -> bool {
+    match kind {
+        // Patroni's lock: the primary renews it every loop to stay primary. That is how its failover works, and it is the
+        // one write that a steady data layer makes.
+        "ConfigMap" => name != "steady-postgres-leader",
+        // An Event tells what happened; the kubelet and the controllers have their own, of which the operator is innocent.
+        "Event" => managers.iter().any(|manager| manager == OPERATOR_NAME),
+        _ => true,
+    }
+}
+
+/// What came, went or changed, with everyone who has written to it.
+fn moved(before: &Snapshot, now: &Snapshot) -> Vec<String> {
+    let gone = before.keys().filter(|key| !now.contains_key(*key)).map(|key| format!("{key} is gone"));
+    let changed = now.iter().filter_map(|(key, (version, managers))| match before.get(key) {
+        None => Some(format!("{key} is new, written by {managers:?}")),
+        Some((old, _)) if old != version => {
+            Some(format!("{key} went from {old} to {version}, managed by {managers:?}"))
+        }
+        Some(_) => None,
+    });
+    gone.chain(changed).collect()
+}
