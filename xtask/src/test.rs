@@ -18,6 +18,9 @@ use summary::{Counts, Suite, Summary};
 /// Tests of one binary that run side by side when they mostly wait for databases or the cluster.
 const THREADS_WAITING: usize = 4;
 
+/// End-to-end tests share the cluster by places of their own; all of them must be able to queue for one.
+const THREADS_QUEUEING: usize = 16;
+
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -76,6 +79,7 @@ fn tests(args: &Args, summary: &mut Summary) -> Result<()> {
         return Ok(());
     }
     let cluster = || end_to_end::prepare(args.context.as_deref()).context("set up the cluster");
+    let options = Options { threads: Some(THREADS_QUEUEING), ..options };
     within("end to end", cluster, &of(Needs::Cluster), &options, summary);
     Ok(())
 }
@@ -94,7 +98,8 @@ fn within<Guard>(
     }
     match prepare() {
         Ok((_guard, environment)) => {
-            let options = Options { environment, threads: Some(THREADS_WAITING), show_passed: true, ..*options };
+            let threads = options.threads.or(Some(THREADS_WAITING));
+            let options = Options { environment, threads, show_passed: true, ..*options };
             run_each(binaries, &options, summary);
         }
         Err(error) => summary.broken(name, &error),
