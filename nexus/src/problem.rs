@@ -226,7 +226,7 @@ impl From<ReadLog> for ApiError {
     fn from(error: ReadLog) -> Self {
         match error {
             ReadLog::FindHole { .. } => Self::internal(error),
-            ReadLog::QueryLog(_) | ReadLog::AwaitStamp => Self::unavailable(error),
+            ReadLog::QueryLog(_) | ReadLog::MissDeadline | ReadLog::AwaitStamp => Self::unavailable(error),
         }
     }
 }

@@ -101,7 +101,8 @@ impl Nexus {
         if tokio::time::timeout(STOP_DEADLINE, self.state.tasks.wait()).await.is_err() {
             tracing::warn!("background tasks did not end in time");
         }
-        self.state.postgres.close().await;
+        // Waits for connections that are in use; one whose server vanished is not waited for.
+        let _ = tokio::time::timeout(STOP_DEADLINE, self.state.postgres.close()).await;
         tracing::info!("Nexus has stopped");
     }
 }

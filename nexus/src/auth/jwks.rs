@@ -1,11 +1,11 @@
 //! The issuer's published keys: kept, renewed in time, and fetched again for an unknown key, but not at a caller's will.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// Keys older than this are fetched again, so that a withdrawn key stops working.
 const FRESH_FOR: Duration = Duration::from_mins(10);
@@ -45,11 +45,13 @@ pub(super) struct IssuerKey {
 pub(super) struct KeySet {
     url: String,
     client: reqwest::Client,
-    state: Mutex<State>,
+    known: RwLock<Known>,
+    /// Held during a fetch: whoever needs an unknown key waits for it, whoever has a known one does not.
+    fetching: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Known {
     keys: Vec<Arc<IssuerKey>>,
     fetched: Option<Instant>,
     tried: Option<Instant>,
@@ -58,34 +60,59 @@ struct State {
 impl KeySet {
     pub(super) fn new(url: &str) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder().timeout(FETCH_TIMEOUT).build()?;
-        Ok(Self { url: url.to_owned(), client, state: Mutex::default() })
+        Ok(Self { url: url.to_owned(), client, known: RwLock::default(), fetching: Mutex::default() })
     }
 
-    /// The key with this id; without an id the only key of the set. Callers wait for one fetch together.
+    /// The key with this id; without an id the only key of the set.
     pub(super) async fn find(&self, id: Option<&str>) -> Result<Option<Arc<IssuerKey>>, FetchKeys> {
-        let mut state = self.state.lock().await;
-        let known = state.find(id);
-        let outdated = state.fetched.is_none_or(|fetched| fetched.elapsed() > FRESH_FOR);
-        let may_fetch = state.tried.is_none_or(|tried| tried.elapsed() > FETCH_INTERVAL_MIN);
-        if known.is_some() && !outdated || state.fetched.is_some() && !may_fetch {
-            return Ok(known);
+        if let Some(key) = self.look(|known| known.find(id)) {
+            if self.look(Known::is_outdated)
+                && let Ok(alone) = self.fetching.try_lock()
+            {
+                self.renew(&alone).await;
+                return Ok(self.look(|known| known.find(id)));
+            }
+            return Ok(Some(key));
         }
-        if !may_fetch {
+        let alone = self.fetching.lock().await;
+        // Another caller may have fetched it meanwhile.
+        if let Some(key) = self.look(|known| known.find(id)) {
+            return Ok(Some(key));
+        }
+        if self.look(Known::may_fetch) {
+            self.fetch_into(&alone).await?;
+        } else if self.look(|known| known.fetched.is_none()) {
             return Err(FetchKeys::Wait);
         }
-        state.tried = Some(Instant::now());
-        match self.fetch().await {
-            Ok(keys) => {
-                state.keys = keys;
-                state.fetched = Some(Instant::now());
-            }
-            // The issuer is away: keys that were good a moment ago still are.
-            Err(error) if known.is_some() => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the issuer's keys were not renewed");
-            }
-            Err(error) => return Err(error),
+        Ok(self.look(|known| known.find(id)))
+    }
+
+    /// The issuer may be away: keys that were good a moment ago still are.
+    async fn renew(&self, alone: &MutexGuard<'_, ()>) {
+        if !self.look(Known::may_fetch) {
+            return;
         }
-        Ok(state.find(id))
+        if let Err(error) = self.fetch_into(alone).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the issuer's keys were not renewed");
+        }
+    }
+
+    async fn fetch_into(&self, _alone: &MutexGuard<'_, ()>) -> Result<(), FetchKeys> {
+        self.change(|known| known.tried = Some(Instant::now()));
+        let keys = self.fetch().await?;
+        self.change(|known| {
+            known.keys = keys;
+            known.fetched = Some(Instant::now());
+        });
+        Ok(())
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
+        look(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     async fn fetch(&self) -> Result<Vec<Arc<IssuerKey>>, FetchKeys> {
@@ -103,7 +130,15 @@ impl KeySet {
     }
 }
 
-impl State {
+impl Known {
+    fn is_outdated(&self) -> bool {
+        self.fetched.is_none_or(|fetched| fetched.elapsed() > FRESH_FOR)
+    }
+
+    fn may_fetch(&self) -> bool {
+        self.tried.is_none_or(|tried| tried.elapsed() > FETCH_INTERVAL_MIN)
+    }
+
     fn find(&self, id: Option<&str>) -> Option<Arc<IssuerKey>> {
         match (id, self.keys.as_slice()) {
             (None, [only]) => Some(Arc::clone(only)),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -18,12 +18,16 @@ use crate::problem::ApiError;
 /// How long a browser may keep the answer to a preflight request.
 const PREFLIGHT_AGE_MAX: Duration = Duration::from_mins(10);
 
+/// Longest that a request may take, whatever it waits for: longer than every deadline within.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(20);
+
 /// The router with everything that is the same for all routes. The last layer named is the outermost.
 pub(super) fn surround(router: Router<AppState>, state: AppState) -> Router {
     router
         .fallback(|| async { ApiError::FindNothing("no operation has this path") })
         .method_not_allowed_fallback(|| async { ApiError::RefuseMethod })
         .layer(DefaultBodyLimit::max(state.config.limits.body_bytes_max))
+        .layer(from_fn(bound))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(cors(&state.config.allowed_origins))
         .layer(from_fn_with_state(state.clone(), count))
@@ -59,6 +63,13 @@ fn cors(origins: &[String]) -> CorsLayer {
             name("nexus-cache"),
         ])
         .max_age(PREFLIGHT_AGE_MAX)
+}
+
+async fn bound(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::unavailable("the request took longer than its deadline").into_response(),
+    }
 }
 
 /// Counts by the route as it was declared, so that a caller cannot make labels.

@@ -21,7 +21,7 @@ const GROUP_EVENTS_MAX: usize = 1_000;
 /// Groups under way at once: while one waits for its commit the next one is gathered.
 const GROUPS_MAX: usize = 4;
 /// No group takes this long unless the database is away; its callers are then told to come back.
-const GROUP_DEADLINE: Duration = Duration::from_secs(8);
+const GROUP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Where a published event stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

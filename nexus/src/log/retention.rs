@@ -10,6 +10,8 @@ use super::tail::Tail;
 
 /// How often the log is looked through when nothing is written.
 const PERIOD: Duration = Duration::from_mins(1);
+/// A run that takes longer waits on a dead connection; what it has not dropped, the next one does.
+const RUN_DEADLINE: Duration = Duration::from_secs(10);
 /// Partitions that the kept events spread over: finer ones drop sooner, and cost a table each.
 const PARTITIONS_KEPT: i64 = 4;
 /// Smallest partition; a table for fewer entries costs more than it saves.
@@ -31,8 +33,12 @@ pub(crate) async fn run(pool: PgPool, tail: Tail, events_min: i64, shutdown: Can
     let step = partition_entries(events_min);
     let mut head = tail.subscribe();
     loop {
-        if let Err(error) = drop_expired(&pool, events_min).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "old events stay until the next period");
+        match tokio::time::timeout(RUN_DEADLINE, drop_expired(&pool, events_min)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "old events stay until the next period");
+            }
+            Err(_) => tracing::debug!("old events stay until the next period: the database did not answer"),
         }
         let next = *head.borrow() + step;
         tokio::select! {

@@ -8,12 +8,15 @@ use std::time::Duration;
 use futures::StreamExt;
 use redis::aio::ConnectionManager;
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Pause before a lost subscription is tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
+
+/// A subscription that was silent for so long is asked whether its server is still there.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// Wake-ups of one pod; cheap to clone.
 #[derive(Clone, Debug)]
@@ -146,15 +149,27 @@ impl Wake {
     }
 
     async fn follow_postgres(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let mut listener = PgListener::connect_with(pool).await?;
+        // A pool of its own for each attempt: a listener whose server vanished never gives its connection back.
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(SILENCE_MAX);
+        let own = own.connect_lazy_with(pool.connect_options().as_ref().clone());
+        let mut listener = PgListener::connect_with(&own).await?;
         listener.listen(&self.channel).await?;
         // What was stamped before this subscription stood is read now.
         self.signals.log.notify_one();
-        while listener.try_recv().await?.is_some() {
-            self.signals.log.notify_one();
+        loop {
+            match tokio::time::timeout(SILENCE_MAX, listener.try_recv()).await {
+                Ok(Ok(Some(_))) => self.signals.log.notify_one(),
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => still_there(&mut listener).await?,
+            }
         }
-        Ok(())
     }
+}
+
+async fn still_there(listener: &mut PgListener) -> Result<(), sqlx::Error> {
+    let asked = tokio::time::timeout(RETRY_PERIOD, sqlx::query("SELECT 1").execute(listener)).await;
+    asked.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map(|_| ())
 }
 
 async fn pause(shutdown: &CancellationToken) {

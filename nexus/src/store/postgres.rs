@@ -14,6 +14,10 @@ const CONNECTION_LIFETIME_MAX: Duration = Duration::from_mins(15);
 /// A connection that slept longer than this is tried before it is used.
 const IDLE_TRUSTED: Duration = Duration::from_millis(500);
 
+/// How long a connection that is taken or given back may take to answer. One whose server vanished without a word
+/// would otherwise keep its place in the pool until the kernel gives up, after a quarter of an hour.
+const PING_TIMEOUT: Duration = Duration::from_millis(800);
+
 /// Why the database could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareDatabase {
@@ -63,14 +67,25 @@ pub fn pool(config: &DatabaseConfig) -> Result<PgPool, PrepareDatabase> {
                 }
                 is_primary(connection).await
             })
-        });
+        })
+        .after_release(|connection, _| Box::pin(answers(connection)));
     Ok(pool.connect_lazy_with(connect_options(config)?))
 }
 
 /// A demoted primary still answers: a connection to one is closed, so that the next goes to the new primary.
 async fn is_primary(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let in_recovery: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(connection).await?;
+    let asked = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(connection);
+    let in_recovery: bool =
+        tokio::time::timeout(PING_TIMEOUT, asked).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
     Ok(!in_recovery)
+}
+
+/// Also waits for what a caller left unfinished, such as the roll-back of a dropped transaction.
+async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    tokio::time::timeout(PING_TIMEOUT, connection.ping())
+        .await
+        .unwrap_or(Err(sqlx::Error::WorkerCrashed))
+        .map(|()| true)
 }
 
 /// Brings the schema to this build's version. Safe to run by several pods at once.

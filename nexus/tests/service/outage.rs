@@ -40,6 +40,29 @@ async fn nothing_acknowledged_is_lost_when_postgres_goes_and_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_that_lead_nowhere_are_replaced() {
+    let world = World::new().await;
+    let (proxy, url) = Proxy::before(world.config.database.url.expose()).await;
+    let instance = world
+        .nexus_with(|config| {
+            config.database.url = url.as_str().into();
+            config.database.connections_max = 3;
+        })
+        .await;
+    instance.client.publish(&event("before", "a")).await;
+    // More often than the pool has connections: none of them keeps its place.
+    for round in 0..3 {
+        proxy.freeze_connections();
+        let place = until("a publish to get through", async || {
+            let answer = instance.client.post("/v1/events", &event(&format!("round-{round}"), "a")).await;
+            answer.header("nexus-position").map(str::to_owned)
+        });
+        assert_eq!(place.await, format!("1.{}", round + 2));
+        until_status(&instance, "/readyz", 200).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_redis_and_mongo_nexus_is_degraded_and_publishes() {
     let world = World::new().await;
     let (redis, redis_url) = Proxy::before(world.config.redis_url.expose()).await;

@@ -1,4 +1,4 @@
-//! A proxy in front of a database that can be cut and mended: how a test takes a database away.
+//! A proxy in front of a database that can be cut, mended and frozen: how a test takes a database away.
 
 use std::sync::Arc;
 
@@ -8,7 +8,14 @@ use tokio::sync::watch;
 
 /// A TCP proxy on a free port of this machine.
 pub(crate) struct Proxy {
-    open: Arc<watch::Sender<bool>>,
+    state: Arc<watch::Sender<State>>,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    open: bool,
+    /// Connections of an earlier age carry nothing any more.
+    age: u32,
 }
 
 impl Proxy {
@@ -19,41 +26,43 @@ impl Proxy {
         let target = authority.rsplit('@').next().unwrap_or_default().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");
-        let open = Arc::new(watch::Sender::new(true));
-        tokio::spawn(accept(listener, target.clone(), Arc::clone(&open)));
-        (Self { open }, url.replace(&target, &address.to_string()))
+        let state = Arc::new(watch::Sender::new(State { open: true, age: 0 }));
+        tokio::spawn(accept(listener, target.clone(), Arc::clone(&state)));
+        (Self { state }, url.replace(&target, &address.to_string()))
     }
 
     /// Closes every connection and lets no new one through.
     pub(crate) fn cut(&self) {
-        self.open.send_replace(false);
+        self.state.send_modify(|state| state.open = false);
     }
 
     /// Lets connections through again.
     pub(crate) fn mend(&self) {
-        self.open.send_replace(true);
+        self.state.send_modify(|state| state.open = true);
+    }
+
+    /// Open connections stay open and carry nothing any more, as when a node vanishes; new ones are let through.
+    pub(crate) fn freeze_connections(&self) {
+        self.state.send_modify(|state| state.age += 1);
     }
 }
 
-async fn accept(listener: TcpListener, target: String, open: Arc<watch::Sender<bool>>) {
-    while let Ok((client, _)) = listener.accept().await {
-        let mut state = open.subscribe();
-        if !*state.borrow() {
+async fn accept(listener: TcpListener, target: String, state: Arc<watch::Sender<State>>) {
+    while let Ok((mut client, _)) = listener.accept().await {
+        let mut changes = state.subscribe();
+        let State { open, age } = *changes.borrow_and_update();
+        if !open {
             continue;
         }
         let target = target.clone();
         tokio::spawn(async move {
+            let Ok(mut server) = TcpStream::connect(target).await else { return };
             tokio::select! {
-                () = carry(client, target) => {}
-                _ = state.wait_for(|open| !open) => {}
+                _ = copy_bidirectional(&mut client, &mut server) => return,
+                _ = changes.wait_for(|state| !state.open || state.age != age) => {}
             }
+            // Frozen: both sockets stay as they are until the proxy is cut.
+            let _ = changes.wait_for(|state| !state.open).await;
         });
-    }
-}
-
-async fn carry(mut client: TcpStream, target: String) {
-    if let Ok(mut server) = TcpStream::connect(target).await {
-        // An end of either side is the end of both.
-        let _ = copy_bidirectional(&mut client, &mut server).await;
     }
 }
