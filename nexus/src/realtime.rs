@@ -16,6 +16,7 @@ pub mod encode;
 pub mod subscription;
 
 mod delivery;
+mod history;
 mod requests;
 pub mod session;
 

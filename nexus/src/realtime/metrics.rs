@@ -20,8 +20,7 @@ struct Reason {
 /// Metrics of the connections; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct StreamMetrics {
-    /// Connections that are open.
-    pub(super) connections: Gauge,
+    connections: Gauge,
     /// Events sent, once per subscription.
     pub(super) deliveries: Counter,
     /// Gaps that clients were told of.
@@ -53,6 +52,12 @@ impl StreamMetrics {
         metrics
     }
 
+    /// Counts a connection for as long as the answer is held, however its task ends.
+    pub(super) fn count_connection(&self) -> Counted {
+        self.connections.inc();
+        Counted(self.connections.clone())
+    }
+
     /// How many connections are open.
     pub fn open(&self) -> usize {
         usize::try_from(self.connections.get()).unwrap_or(0)
@@ -60,5 +65,14 @@ impl StreamMetrics {
 
     pub(super) fn closed(&self, close: Close) {
         self.closes.get_or_create(&Reason { reason: close.reason() }).inc();
+    }
+}
+
+/// One connection that is counted.
+pub(super) struct Counted(Gauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -1,25 +1,21 @@
-//! The commands of an authenticated client that touch the log: subscribe, publish, history.
+//! The commands of an authenticated client that touch the log: subscribe and publish.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::command::{History, Subscribe};
-use super::limits::{SUBJECTS_MAX, SUBSCRIPTIONS_MAX};
+use super::command::Subscribe;
+use super::limits::SUBSCRIPTIONS_MAX;
 use super::session::{Refusal, Session};
 use super::subscription::{Filter, Subscription};
 use crate::auth::Claims;
 use crate::http::events;
-use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::position::Position;
 use crate::problem::ApiError;
 
 /// How long a subscription waits for this pod to reach its position: the client may come
 /// from a pod that was a little ahead.
 const REACH_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Events of one answer to `history` when the client names no limit.
-const HISTORY_EVENTS: usize = 100;
 
 impl Session {
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<Value, Refusal> {
@@ -57,46 +53,8 @@ impl Session {
         Ok(json!(receipts.first()))
     }
 
-    pub(super) async fn history(&self, history: History) -> Result<Value, Refusal> {
-        self.claims("events:read")?;
-        let limit = history.limit.map_or(Ok(HISTORY_EVENTS), usize::try_from).unwrap_or(usize::MAX);
-        if !(1..=READ_ENTRIES_MAX).contains(&limit) {
-            return Err(invalid(format!("`limit` is a number from 1 to {READ_ENTRIES_MAX}")));
-        }
-        let filter = history
-            .types
-            .as_deref()
-            .map(|types| Filter::read(types, None))
-            .transpose()
-            .map_err(|refused| invalid(refused.to_string()))?;
-        let subjects = history.subjects.unwrap_or_default();
-        if subjects.len() > SUBJECTS_MAX {
-            return Err(invalid(format!("`subjects` has at most {SUBJECTS_MAX} subjects")));
-        }
-        let pool = &self.state.postgres;
-        let head = read::head(pool).await.map_err(ApiError::from)?;
-        let after = known(history.after, head)?;
-        let selection = Selection {
-            types: filter.as_ref().map(Filter::types),
-            subjects: (!subjects.is_empty()).then_some(&*subjects),
-            after: after.unwrap_or(0),
-            until: head.seq,
-            limit,
-        };
-        let entries = read::select(pool, head.epoch, &selection).await.map_err(ApiError::from)?;
-        let oldest = read::oldest(pool).await.map_err(ApiError::from)?.unwrap_or(head.seq + 1);
-        let gap = after.filter(|after| after + 1 < oldest).map(
-            |after| json!({ "from": Position { seq: after, ..head }, "to": Position { seq: oldest - 1, ..head } }),
-        );
-        let full = entries.len() == limit;
-        let next = entries.last().filter(|_| full).map(|entry| Position { seq: entry.seq, ..head });
-        let parsed = entries.iter().map(|entry| serde_json::from_slice(&entry.encoded));
-        let events = parsed.collect::<Result<Vec<Value>, _>>().map_err(ApiError::internal)?;
-        Ok(json!({ "events": events, "next": next, "head": head, "gap": gap }))
-    }
-
     /// The claims, if they allow the scope.
-    fn claims(&self, scope: &'static str) -> Result<&Claims, Refusal> {
+    pub(super) fn claims(&self, scope: &'static str) -> Result<&Claims, Refusal> {
         let claims = self.identity.as_ref().map(|identity| &identity.claims);
         claims.filter(|claims| claims.allows(scope)).ok_or_else(|| ApiError::LackScope { scope }.into())
     }
@@ -125,15 +83,6 @@ impl Session {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Refusal {
+pub(super) fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new("invalid_parameter", message)
-}
-
-fn known(after: Option<Position>, head: Position) -> Result<Option<i64>, Refusal> {
-    match after {
-        Some(after) if after.epoch != head.epoch || after.seq > head.seq => {
-            Err(ApiError::UnknownPosition { head }.into())
-        }
-        after => Ok(after.map(|after| after.seq)),
-    }
 }

@@ -58,13 +58,12 @@ pub async fn serve(socket: WebSocket, session: Session) {
         retry_at: None,
     };
     let metrics = connection.session.state.metrics.stream.clone();
-    metrics.connections.inc();
+    let _counted = metrics.count_connection();
     if let Err(End::Close(close)) = connection.run().await {
         metrics.closed(close);
         // A client that has gone by now needs no handshake.
         let _ = timeout(CLOSE_DEADLINE, connection.close(close)).await;
     }
-    metrics.connections.dec();
 }
 
 impl Connection {

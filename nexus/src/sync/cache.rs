@@ -27,7 +27,7 @@ use crate::position::Position;
 /// Memory that the pod's own tier may take.
 const LOCAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Changes that a pod remembers; at about 100 bytes each this bounds them to 6 MiB.
+/// Changes that a pod remembers; at about 128 bytes each this bounds them to 8 MiB.
 pub(super) const CHANGES_REMEMBERED_MAX: usize = 65_536;
 
 /// How long a pod keeps a value: between these two, by chance, so that values read at one

@@ -14,14 +14,15 @@
 //! slow reader, a lost invalidation or an emptied Redis cannot make a stale value pass.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 /// What this pod knows about the changes of cached keys, up to the position it has applied.
 #[derive(Debug)]
 pub(super) struct Changes {
     applied: i64,
     floor: i64,
-    latest: HashMap<Box<str>, i64>,
-    order: VecDeque<(i64, Box<str>)>,
+    latest: HashMap<Arc<str>, i64>,
+    order: VecDeque<(i64, Arc<str>)>,
     remembered_max: usize,
 }
 
@@ -43,8 +44,10 @@ impl Changes {
         if position <= self.applied {
             return;
         }
-        self.latest.insert(key.into(), position);
-        self.order.push_back((position, key.into()));
+        // One copy of the key for both: the bound on changes is a bound on memory.
+        let key: Arc<str> = key.into();
+        self.latest.insert(Arc::clone(&key), position);
+        self.order.push_back((position, key));
         while self.order.len() > self.remembered_max {
             self.forget_oldest();
         }

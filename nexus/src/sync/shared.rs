@@ -24,7 +24,7 @@ use crate::position::Position;
 const DEADLINE: Duration = Duration::from_millis(20);
 
 /// How long the invalidation of one batch may take; readers do not wait for it.
-const CHANGE_DEADLINE: Duration = Duration::from_millis(200);
+const CHANGE_DEADLINE: Duration = Duration::from_millis(100);
 
 /// How long Redis keeps a value and its marker. Much longer than any reader is slow.
 const KEPT_FOR: Duration = Duration::from_mins(10);
@@ -96,18 +96,18 @@ impl Shared {
         let _taken: Option<i64> = self.attempt(DEADLINE, invocation.invoke_async(&mut redis)).await;
     }
 
-    /// Marks keys as changed, each at its position. Returns whether Redis took it.
-    pub(super) async fn change(&self, epoch: i32, changes: &[(Box<str>, i64)]) -> bool {
+    /// Marks keys as changed, each at its position, in one round trip. A mark that is lost
+    /// costs a later reader a value that is refused, and nothing else.
+    pub(super) async fn change(&self, epoch: i32, changes: &[(Box<str>, i64)]) {
         let mut redis = self.redis.clone();
-        let mark_all = async {
-            for (key, position) in changes {
-                let mut invocation = self.change.key(self.name(epoch, key));
-                invocation.arg(*position).arg(milliseconds(KEPT_FOR));
-                let _one: i64 = invocation.invoke_async(&mut redis).await?;
-            }
-            Ok(())
-        };
-        self.attempt(CHANGE_DEADLINE, mark_all).await.is_some()
+        let mut marks = redis::pipe();
+        marks.load_script(&self.change).ignore();
+        for (key, position) in changes {
+            let mut invocation = self.change.key(self.name(epoch, key));
+            invocation.arg(*position).arg(milliseconds(KEPT_FOR));
+            marks.invoke_script(&invocation).ignore();
+        }
+        let _marked: Option<()> = self.attempt(CHANGE_DEADLINE, marks.query_async(&mut redis)).await;
     }
 
     fn name(&self, epoch: i32, key: &str) -> String {

@@ -16,7 +16,7 @@ use crate::records::{load, user};
 
 /// How often the lease is renewed and the collection's position looked at: this is how soon
 /// a dropped collection is noticed.
-const PERIOD: Duration = Duration::from_millis(500);
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// Entries looked at, and profiles rebuilt, in one step.
 const STEP: usize = 500;

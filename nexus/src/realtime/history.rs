@@ -1,0 +1,94 @@
+//! The command `history`: past events, a page at a time.
+
+use serde_json::{Value, json};
+
+use super::command::History;
+use super::limits::SUBJECTS_MAX;
+use super::requests::invalid;
+use super::session::{Refusal, Session};
+use super::subscription::Filter;
+use crate::log::Entry;
+use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
+use crate::position::Position;
+use crate::problem::ApiError;
+
+/// Events of one answer when the client names no limit.
+const PAGE_EVENTS: usize = 100;
+
+/// Bytes of events after which a page ends: it is one frame, in memory as a whole.
+const PAGE_BYTES: usize = 512 * 1024;
+
+impl Session {
+    pub(super) async fn history(&self, history: History) -> Result<Value, Refusal> {
+        self.claims("events:read")?;
+        let limit = history.limit.map_or(Ok(PAGE_EVENTS), usize::try_from).unwrap_or(usize::MAX);
+        if !(1..=READ_ENTRIES_MAX).contains(&limit) {
+            return Err(invalid(format!("`limit` is a number from 1 to {READ_ENTRIES_MAX}")));
+        }
+        let filter = history.types.as_deref().map(|types| Filter::read(types, None)).transpose();
+        let filter = filter.map_err(|refused| invalid(refused.to_string()))?;
+        let subjects = history.subjects.unwrap_or_default();
+        if subjects.len() > SUBJECTS_MAX {
+            return Err(invalid(format!("`subjects` has at most {SUBJECTS_MAX} subjects")));
+        }
+        let pool = &self.state.postgres;
+        let head = read::head(pool).await.map_err(ApiError::from)?;
+        let after = known(history.after, head)?;
+        let selection = Selection {
+            types: filter.as_ref().map(Filter::types),
+            subjects: (!subjects.is_empty()).then_some(&*subjects),
+            after: after.unwrap_or(0),
+            until: head.seq,
+            limit,
+        };
+        let entries = read::select(pool, head.epoch, &selection).await.map_err(ApiError::from)?;
+        // Asked after the read: what retention dropped meanwhile is told rather than missed.
+        let oldest = read::oldest(pool).await.map_err(ApiError::from)?.unwrap_or(head.seq + 1);
+        let at = |seq| Position { seq, ..head };
+        let gap = after.filter(|after| after + 1 < oldest);
+        let gap = gap.map(|after| json!({ "from": at(after), "to": at(oldest - 1) }));
+        let shown = &entries[..fitting(entries.iter().map(|entry| entry.encoded.len()))];
+        let more = entries.len() == limit || shown.len() < entries.len();
+        let next = shown.last().filter(|_| more).map(|entry| at(entry.seq));
+        Ok(json!({ "events": parse(shown)?, "next": next, "head": head, "gap": gap }))
+    }
+}
+
+fn parse(entries: &[impl AsRef<Entry>]) -> Result<Vec<Value>, Refusal> {
+    let parsed = entries.iter().map(|entry| serde_json::from_slice(&entry.as_ref().encoded));
+    Ok(parsed.collect::<Result<_, _>>().map_err(ApiError::internal)?)
+}
+
+/// How many events fit into a page; at least one, so that a reader always gets on.
+fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    sizes
+        .take_while(|size| {
+            let fits = bytes == 0 || bytes + size <= PAGE_BYTES;
+            bytes += size;
+            fits
+        })
+        .count()
+}
+
+fn known(after: Option<Position>, head: Position) -> Result<Option<i64>, Refusal> {
+    match after {
+        Some(after) if after.epoch != head.epoch || after.seq > head.seq => {
+            Err(ApiError::UnknownPosition { head }.into())
+        }
+        after => Ok(after.map(|after| after.seq)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_ends_before_it_is_too_large_and_is_never_empty() {
+        assert_eq!(fitting([PAGE_BYTES * 2, 1].into_iter()), 1);
+        assert_eq!(fitting([PAGE_BYTES / 2, PAGE_BYTES / 2, 1].into_iter()), 2);
+        assert_eq!(fitting([1, 2, 3].into_iter()), 3);
+        assert_eq!(fitting(std::iter::empty()), 0);
+    }
+}
