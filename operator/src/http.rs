@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 /// Why a path did not answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// No connection, or it broke.
     #[error("{0}")]
     Exchange(#[source] std::io::Error),
@@ -16,7 +16,7 @@ pub enum Ask {
 }
 
 /// The status with which `http://host:port/path` answers.
-pub async fn get(host: &str, port: u16, path: &str) -> Result<u16, Ask> {
+pub(crate) async fn get(host: &str, port: u16, path: &str) -> Result<u16, Ask> {
     let mut stream = TcpStream::connect((host, port)).await.map_err(Ask::Exchange)?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: azora-operator\r\nConnection: close\r\n\r\n"

@@ -35,7 +35,7 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Layers that are visited at once; each visit holds a few connections.
 const CONCURRENCY: u16 = 8;
 
-/// Runs the operator until `stop`. An error means that it could not start, or that it lost its lead.
+/// Runs the operator until `stop`. An error means that it could not start.
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("cannot find the API server")?;
     let (readiness, metrics) = (Readiness::default(), Metrics::default());
@@ -49,6 +49,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     outcome
 }
 
+/// Takes part in the election until `stop`, and works whenever it is won. Whoever loses the lead stands by again: a
+/// process that ended instead would be restarted with an ever longer pause, while nobody works.
 async fn lead(
     settings: &Settings,
     client: Client,
@@ -58,33 +60,38 @@ async fn lead(
     client.apiserver_version().await.context("the API server does not answer")?;
     // A stand-by is ready as well: it is ready to take over.
     readiness.set(true);
-    let leases = Api::namespaced(client.clone(), &settings.surroundings.operator_namespace);
-    let mut election = Election::new(leases, LEASE, &settings.identity);
-    tokio::select! {
-        () = election.win() => {}
-        () = stop.cancelled() => return Ok(()),
-    }
-    tracing::info!(lease.name = LEASE, operator.identity = settings.identity, "leading");
-    metrics.leader.set(1);
     let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(settings.identity.clone()) };
     let ctx = Arc::new(Context {
         client: client.clone(),
         surroundings: settings.surroundings.clone(),
         metrics,
-        recorder: Recorder::new(client, reporter),
+        recorder: Recorder::new(client.clone(), reporter),
         applied: crate::context::AppliedObjects::default(),
         failures: crate::context::Failures::default(),
         known: crate::context::Known::default(),
     });
-    let lost = tokio::select! {
-        () = control(&ctx, stop.clone()) => false,
-        () = election.hold() => true,
-    };
-    ctx.metrics.leader.set(0);
-    anyhow::ensure!(!lost, "this process no longer leads; another may already");
-    election.release().await;
-    tracing::info!(lease.name = LEASE, "stopped and released the lease");
-    Ok(())
+    let leases = Api::namespaced(client, &settings.surroundings.operator_namespace);
+    let mut election = Election::new(leases, LEASE, &settings.identity);
+    loop {
+        tokio::select! {
+            () = election.win() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        tracing::info!(lease.name = LEASE, operator.identity = settings.identity, "leading");
+        ctx.metrics.leader.set(1);
+        // Dropped, the controller ends every visit under way at its next await.
+        let lost = tokio::select! {
+            () = control(&ctx, stop.clone()) => false,
+            () = election.hold() => true,
+        };
+        ctx.metrics.leader.set(0);
+        if !lost {
+            election.release().await;
+            tracing::info!(lease.name = LEASE, "stopped and released the lease");
+            return Ok(());
+        }
+        tracing::warn!(lease.name = LEASE, "no longer leading; standing by");
+    }
 }
 
 /// Watches and visits until `stop`, then lets the visits under way end.
@@ -108,7 +115,11 @@ async fn control(ctx: &Arc<Context>, stop: CancellationToken) {
         .with_config(config)
         .watches_stream(changes::<StatefulSet>(&ctx.client), layer_of)
         .watches_stream(changes::<Deployment>(&ctx.client), layer_of)
-        .watches_stream(changes::<Pod>(&ctx.client), layer_of)
+        // Patroni writes its position into its pod every other second; what matters here are the labels, its role.
+        .watches_stream(
+            changes::<Pod>(&ctx.client).predicate_filter(predicates::labels, PredicateConfig::default()),
+            layer_of,
+        )
         .watches_stream(changes::<Service>(&ctx.client), layer_of)
         .watches_stream(changes::<ConfigMap>(&ctx.client), layer_of)
         .watches_stream(changes::<Secret>(&ctx.client), layer_of)

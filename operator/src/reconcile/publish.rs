@@ -47,11 +47,11 @@ pub fn events(before: &AzoraDataLayerStatus, after: &AzoraDataLayerStatus) -> Ve
         let now = find(after, type_)?;
         let was = find(before, type_).map(|condition| condition.status.as_str());
         let told = match was {
-            Some(was) => was != now.status && now.status != "Unknown",
+            Some(was) => was != now.status,
             // Of a new layer only what nobody expects yet: that it is ready, or that something is wrong with it.
             None => (now.status == *good) == (*type_ == "Ready"),
         };
-        if !told {
+        if !told || now.status == "Unknown" {
             return None;
         }
         let fine = now.status == *good;
@@ -76,4 +76,31 @@ async fn tell(ctx: &Context, azora: &AzoraDataLayer, event: &Event) {
             0
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Condition;
+
+    fn said(type_: &str, status: &str) -> AzoraDataLayerStatus {
+        let (type_, status) = (type_.to_owned(), status.to_owned());
+        AzoraDataLayerStatus {
+            conditions: vec![Condition { type_, status, ..Condition::default() }],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn events_tell_of_changes_and_of_a_new_layer_only_what_nobody_expects() {
+        let none = AzoraDataLayerStatus::default();
+        let told = |before: &AzoraDataLayerStatus, after: &AzoraDataLayerStatus| events(before, after).len();
+        assert_eq!(told(&none, &said("Ready", "False")), 0);
+        assert_eq!(told(&none, &said("Ready", "True")), 1);
+        assert_eq!(told(&none, &said("Accepted", "True")), 0);
+        assert_eq!(told(&none, &said("Accepted", "False")), 1);
+        assert_eq!(told(&said("Ready", "False"), &said("Ready", "True")), 1);
+        assert_eq!(told(&said("Ready", "True"), &said("Ready", "True")), 0);
+        assert_eq!(told(&none, &said("Degraded", "Unknown")), 0);
+    }
 }

@@ -211,3 +211,6 @@ fn since(gate: &str, message: String, moment: &Moment<'_>) -> Waiting {
     let since = earlier.map_or_else(|| conditions::time(moment.now), |waiting| waiting.since.clone());
     Waiting { gate: gate.to_owned(), since, message }
 }
+
+#[cfg(test)]
+mod tests;

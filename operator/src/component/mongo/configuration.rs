@@ -44,3 +44,46 @@ pub fn mongod(layer: &Layer) -> String {
     });
     serde_norway::to_string(&file).expect("a document of maps, lists and words is always YAML")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::HELLO;
+    use mongodb::bson::{Document, doc};
+
+    /// What bash's `printf` makes of the script's escapes.
+    fn printed(escapes: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut rest = escapes;
+        while let Some(next) = rest.chars().next() {
+            rest = &rest[1..];
+            if next != '\\' {
+                bytes.push(next as u8);
+                continue;
+            }
+            let (digits, radix, skip) = if rest.starts_with('x') { (2, 16, 1) } else { (3, 8, 0) };
+            let word = &rest[skip..];
+            let end = word.char_indices().take(digits).find(|(_, c)| !c.is_digit(radix)).map_or(digits, |(at, _)| at);
+            bytes.push(u8::from_str_radix(&word[..end.min(word.len())], radix).expect("an escape of a byte"));
+            rest = &word[end.min(word.len())..];
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_probe_sends_hello_as_the_wire_protocol_says() {
+        let line = HELLO.lines().find(|line| line.starts_with("printf")).expect("the script prints");
+        let message = printed(line.split('\'').nth(1).expect("it prints one word"));
+        let mut document = Vec::new();
+        doc! { "hello": 1_i32, "$db": "admin" }.to_writer(&mut document).expect("a document is BSON");
+        let mut wanted = Vec::new();
+        let length = i32::try_from(16 + 4 + 1 + document.len()).expect("a short message");
+        // Header: length, request id, response to, OP_MSG. Then flags and one section of kind 0.
+        for word in [length, 1, 0, 2013, 0] {
+            wanted.extend(word.to_le_bytes());
+        }
+        wanted.push(0);
+        wanted.extend(document);
+        assert_eq!(message, wanted);
+        assert!(Document::from_reader(&message[21..]).is_ok());
+    }
+}

@@ -67,7 +67,7 @@ fn parameters(layer: &Layer) -> Value {
     // A quarter of the memory limit, as the manual of Postgres advises; 128 MB is its own default.
     let shared_mebibytes = memory.map_or(128, |bytes| (bytes / 4 / (1 << 20)).max(32));
     let mut settings: std::collections::BTreeMap<String, String> = [
-        // At 200 connections of one platform a checkpoint each five minutes writes far more than one each quarter hour.
+        // Each checkpoint has every page written whole once more; three times as many pages as with 15 minutes.
         ("checkpoint_timeout", "15min".to_owned()),
         ("password_encryption", "scram-sha-256".to_owned()),
         ("shared_buffers", format!("{shared_mebibytes}MB")),

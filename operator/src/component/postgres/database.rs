@@ -68,15 +68,15 @@ async fn connect(layer: &Layer, user: &str, password: &str, database: &str) -> R
 
 async fn probe(layer: &Layer, password: &str) -> Result<String, sqlx::Error> {
     let mut connection = connect(layer, APPLICATION_USER, password, DATABASE).await?;
-    let write = "INSERT INTO azora_operator.probe (only, written_at) VALUES (true, clock_timestamp()) \
-                 ON CONFLICT (only) DO UPDATE SET written_at = excluded.written_at RETURNING written_at::text";
+    let write = "INSERT INTO azora_operator.probe (single, written_at) VALUES (true, clock_timestamp()) \
+                 ON CONFLICT (single) DO UPDATE SET written_at = excluded.written_at RETURNING written_at::text";
     let written: String = match sqlx::query(write).fetch_one(&mut connection).await {
         Ok(row) => row.try_get(0)?,
         Err(error) if code(&error).as_deref() == Some("42P01") => {
             // The probe's own table, in a schema of its own beside the application's.
             let make = "CREATE SCHEMA IF NOT EXISTS azora_operator; \
                         CREATE TABLE IF NOT EXISTS azora_operator.probe \
-                        (only boolean PRIMARY KEY CHECK (only), written_at timestamptz NOT NULL)";
+                        (single boolean PRIMARY KEY CHECK (single), written_at timestamptz NOT NULL)";
             sqlx::raw_sql(make).execute(&mut connection).await?;
             sqlx::query(write).fetch_one(&mut connection).await?.try_get(0)?
         }
