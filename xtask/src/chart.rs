@@ -21,7 +21,8 @@ const READY_WITHIN: &str = "180s";
 pub fn install(cluster: &Cluster, images: &[Image]) -> Result<()> {
     let step = Step::start("operator (Helm chart)");
     unlock(cluster)?;
-    let mut upgrade = helm(cluster, ["upgrade", "--install", "--create-namespace", RELEASE])?;
+    // What was applied by other means, such as `kubectl apply`, becomes the release's own.
+    let mut upgrade = helm(cluster, ["upgrade", "--install", "--create-namespace", "--take-ownership", RELEASE])?;
     upgrade.arg(store::clone_root().join("charts").join(RELEASE)).args(values(images));
     run::quiet(&mut upgrade).context("install the operator's chart")?;
     let deployment = format!("deployment/{RELEASE}");

@@ -111,6 +111,13 @@ impl Engine {
         }
     }
 
+    /// Lets running containers, where the engine is our own, keep their share beside a compile on this machine.
+    pub fn favour_containers(&self) {
+        if self.host.is_some() {
+            Own::new().favour_containers();
+        }
+    }
+
     /// The engine's version, and whether it is our own, for a person.
     pub fn describe(&self) -> String {
         let version = run::text(&mut self.docker(["version", "--format", "{{.Server.Version}}"]));

@@ -91,6 +91,17 @@ impl Own {
         Ok(())
     }
 
+    /// Gives the containers together the weight of many processes. By default all of them share the weight of
+    /// one, so a compile beside the cluster would starve it until Patroni, which cannot renew its lease in
+    /// time, steps down. Best effort: the group is there once a container has run.
+    pub(super) fn favour_containers(&self) {
+        if self.pid().is_some() {
+            // cgroup v1 and v2; each path exists on one of them only.
+            fs::write("/sys/fs/cgroup/cpu/docker/cpu.shares", "65536").ok();
+            fs::write("/sys/fs/cgroup/docker/cpu.weight", "2500").ok();
+        }
+    }
+
     /// Stops the engine if it runs. Whether it did.
     pub(super) fn stop(&self) -> Result<bool> {
         let Some(pid) = self.pid() else { return Ok(false) };
