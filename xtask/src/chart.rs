@@ -22,7 +22,10 @@ pub fn install(cluster: &Cluster, images: &[Image]) -> Result<()> {
     let step = Step::start("operator (Helm chart)");
     unlock(cluster)?;
     // What was applied by other means, such as `kubectl apply`, becomes the release's own.
-    let mut upgrade = helm(cluster, ["upgrade", "--install", "--create-namespace", "--take-ownership", RELEASE])?;
+    let mut upgrade = helm(
+        cluster,
+        ["upgrade", "--install", "--create-namespace", "--take-ownership", "--force-conflicts", RELEASE],
+    )?;
     upgrade.arg(store::clone_root().join("charts").join(RELEASE)).args(values(images));
     run::quiet(&mut upgrade).context("install the operator's chart")?;
     let deployment = format!("deployment/{RELEASE}");
