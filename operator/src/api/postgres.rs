@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase")]
 pub struct PostgresSpec {
     /// How many instances hold the data. Default: 3 in `Production`, 1 in `Development`.
-    /// Effect of a change: instances are added or removed, one at a time; the volume of a removed one stays.
+    /// Effect of a change: instances are added or removed; the volume of a removed one stays. A layer that began with
+    /// fewer than three goes on acknowledging as `Asynchronous` in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9))]
     pub instances: Option<i32>,
@@ -38,8 +39,9 @@ pub struct PostgresSpec {
 
     /// When a commit is acknowledged. `Quorum`: after a second instance has it on disk (with fewer than three
     /// instances it behaves as `Asynchronous`). `Asynchronous`: after the primary has it. Default: `Quorum`.
-    /// Effect of a change: reload.
+    /// Cannot be changed in this version: Patroni keeps what it was first started with.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed in this version: Patroni keeps what it was first started with"))]
     pub durability: Durability,
 
     /// Container image. Default: empty, which means the image that the operator was installed with.

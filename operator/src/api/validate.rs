@@ -131,10 +131,8 @@ fn check_nexus(refusals: &mut Refusals, azora: &AzoraDataLayer) {
     let message =
         "must name the key set that signs tokens when profile is Production; a generated key is for Development";
     refusals.unless(signed, "AuthRequired", "spec.nexus.auth.jwksUrl", message);
-    let address = ["", "http://", "https://"].iter().any(|scheme| match *scheme {
-        "" => nexus.auth.jwks_url.is_empty(),
-        scheme => nexus.auth.jwks_url.starts_with(scheme),
-    });
+    let url = &nexus.auth.jwks_url;
+    let address = url.is_empty() || url.starts_with("http://") || url.starts_with("https://");
     refusals.unless(address, "AuthInvalid", "spec.nexus.auth.jwksUrl", "must begin with https:// or http://");
     let events = nexus.retention.events_min >= 1000;
     refusals.unless(events, "OutOfRange", "spec.nexus.retention.eventsMin", "must be at least 1000");

@@ -15,7 +15,7 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, future};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{Api, PartialObjectMeta};
+use kube::api::{Api, ObjectMeta, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef};
@@ -143,8 +143,9 @@ fn layer_of<K>(object: PartialObjectMeta<K>) -> Option<ObjectRef<LayerMeta>>
 where
     K: Resource<DynamicType = ()>,
 {
-    let layer = object.metadata.labels.as_ref()?.get("app.kubernetes.io/instance")?;
-    Some(ObjectRef::new(layer).within(object.metadata.namespace.as_deref()?))
+    let ObjectMeta { labels, namespace, .. } = object.metadata;
+    let layer = labels?.remove("app.kubernetes.io/instance")?;
+    Some(ObjectRef::new(&layer).within(&namespace?))
 }
 
 async fn reconcile(layer: Arc<LayerMeta>, ctx: Arc<Context>) -> Result<Action, Failed> {

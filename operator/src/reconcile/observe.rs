@@ -100,28 +100,28 @@ async fn ask(layer: &Layer, secret: &Secret, live: &Objects, pods: &[SeenPod]) -
     let (credentials, _) = Credentials::complete(Some(secret), &Entropy::new([0; 32]));
     let ready = |component| stateful_set_ready(live, &names::of(layer, component)) > 0;
     let postgres = async {
-        match ready(Component::Postgres) {
-            true => postgres::database::observe(layer, &credentials).await,
-            false => Answer::NotAsked,
+        if ready(Component::Postgres) {
+            postgres::database::observe(layer, &credentials).await
+        } else {
+            Answer::NotAsked
         }
     };
     let mongo = async {
         // Its members are ready only once the set is initiated, which is ours to do; a started one is enough.
-        match pods.iter().any(|pod| pod.component == Component::Mongo.word() && pod.started) {
-            true => mongo::database::observe(layer, &credentials).await,
-            false => Answer::NotAsked,
+        if pods.iter().any(|pod| pod.component == Component::Mongo.word() && pod.started) {
+            mongo::database::observe(layer, &credentials).await
+        } else {
+            Answer::NotAsked
         }
     };
     let redis = async {
-        match ready(Component::Redis) {
-            true => redis::database::observe(layer, &credentials).await,
-            false => Answer::NotAsked,
-        }
+        if ready(Component::Redis) { redis::database::observe(layer, &credentials).await } else { Answer::NotAsked }
     };
     let nexus = async {
-        match deployment_ready(live, &names::of(layer, Component::Nexus)) > 0 {
-            true => nexus::observe(layer).await,
-            false => Answer::NotAsked,
+        if deployment_ready(live, &names::of(layer, Component::Nexus)) > 0 {
+            nexus::observe(layer).await
+        } else {
+            Answer::NotAsked
         }
     };
     let (postgres, mongo, redis, nexus) = tokio::join!(postgres, mongo, redis, nexus);

@@ -57,9 +57,10 @@ pub fn status(
     statements.say("Degraded", degradation(degraded, &broken, &healths));
     statements.say(
         "Ready",
-        match ready {
-            true => Said::yes("Working", "a write and a read succeed through every Service"),
-            false => Said::no("NotWorking", format!("not ready: {broken}")),
+        if ready {
+            Said::yes("Working", "a write and a read succeed through every Service")
+        } else {
+            Said::no("NotWorking", format!("not ready: {broken}"))
         },
     );
     let [postgres, mongo, redis, nexus] = healths.each_ref().map(|health| Some(component(health, ready, degraded)));

@@ -70,7 +70,7 @@ pub(super) fn resolve(
         let message = format!("the request of {name} is above its limit");
         refusals.unless(!both, "RequestAboveLimit", field, message);
         if given.limits.contains_key(name) {
-            *request = limit.clone();
+            request.clone_from(limit);
         }
     }
     let raised: Vec<(String, Amount)> = resolved

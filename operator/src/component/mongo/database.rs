@@ -50,7 +50,7 @@ pub async fn carry_out(credentials: &Credentials, step: &Step) -> Result<(), Err
     match step {
         Step::Initiate(members) => {
             let first = members.first().map_or("", String::as_str);
-            let client = system(first, credentials).await?;
+            let client = system(first, credentials)?;
             let members: Vec<Document> =
                 (0_i32..).zip(members).map(|(id, host)| doc! { "_id": id, "host": host }).collect();
             let command = doc! { "replSetInitiate": { "_id": REPLICA_SET, "members": members } };
@@ -59,7 +59,7 @@ pub async fn carry_out(credentials: &Credentials, step: &Step) -> Result<(), Err
             unless(answer, ALREADY_INITIALIZED)
         }
         Step::CreateUser(primary) => {
-            let client = system(primary, credentials).await?;
+            let client = system(primary, credentials)?;
             let database = client.database(DATABASE);
             let roles = vec![doc! { "role": "readWrite", "db": DATABASE }, doc! { "role": "dbAdmin", "db": DATABASE }];
             let user = |verb: &str| {
@@ -86,7 +86,7 @@ async fn state(layer: &Layer, credentials: &Credentials) -> Result<State, Error>
     let members = names::mongo_members(layer);
     let mut last = None;
     for member in &members {
-        let client = system(member, credentials).await?;
+        let client = system(member, credentials)?;
         let hello = client.database("admin").run_command(doc! { "hello": 1 }).await;
         let state = match hello {
             Ok(hello) => said(&client, &hello).await,
@@ -149,7 +149,7 @@ async fn write_and_read(client: &Client) -> Result<String, Error> {
 
 /// A client with the members' own identity, to one member. `MongoDB` lets it in from afar where a key file is used:
 /// the password is the content of the file.
-async fn system(member: &str, credentials: &Credentials) -> Result<Client, Error> {
+fn system(member: &str, credentials: &Credentials) -> Result<Client, Error> {
     let credential = Credential::builder()
         .username("__system".to_owned())
         .password(credentials.get(MONGO_KEY_FILE).to_owned())
