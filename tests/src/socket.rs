@@ -57,10 +57,20 @@ pub struct Record {
     pub gaps: Vec<String>,
     /// How often a subscription was made.
     pub subscriptions: usize,
-    /// Why connections ended.
-    pub faults: Vec<String>,
+    /// Why connections ended, each with how often in a row.
+    pub faults: Vec<(String, usize)>,
     /// Where the next subscription starts.
     resume: Option<Position>,
+}
+
+impl Record {
+    /// A server that is down for a while gives one reason many times; one line is enough for it.
+    fn note_fault(&mut self, fault: String) {
+        match self.faults.last_mut() {
+            Some((last, count)) if *last == fault => *count += 1,
+            _ => self.faults.push((fault, 1)),
+        }
+    }
 }
 
 /// A client that runs until it is dropped.
@@ -140,7 +150,7 @@ async fn keep_following(address: SocketAddr, token: String, follow: Follow, reco
             Ok(()) => "the server closed the connection".to_owned(),
             Err(error) => format!("{error:#}"),
         };
-        locked(&record).faults.push(fault);
+        locked(&record).note_fault(fault);
         tokio::time::sleep(RECONNECT_AFTER).await;
     }
 }
