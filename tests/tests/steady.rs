@@ -17,10 +17,12 @@ const SPAN: Duration = Duration::from_secs(300);
 const PERIOD: Duration = Duration::from_secs(10);
 /// After Ready the last endpoints and the kubelet's statuses settle; so long without any change is called steady.
 const QUIET: Duration = Duration::from_secs(20);
+/// The field manager of Patroni's own writes.
+const PATRONI: &str = "Patroni";
 /// So often it may have been unsteady before the test gives up.
 const SETTLING_MAX: usize = 6;
 
-/// Kind and name of each object, with its resource version and its field managers.
+/// Kind and name of each object, with what tells one version of it from the next and its field managers.
 type Snapshot = BTreeMap<String, (String, Vec<String>)>;
 
 /// The other tests run meanwhile, one of which kills the operator again and again: an operator that starts must not
@@ -77,27 +79,31 @@ async fn snapshot(trial: &Trial, kinds: &[ApiResource]) -> anyhow::Result<Snapsh
         let api = Api::<DynamicObject>::namespaced_with(trial.cluster.client.clone(), &trial.namespace, kind);
         let list = api.list_metadata(&ListParams::default()).await;
         for object in list.with_context(|| format!("list {}", kind.plural))? {
-            let ObjectMeta { name, resource_version, managed_fields, .. } = object.metadata;
-            let name = name.unwrap_or_default();
-            let managers = managed_fields.into_iter().flatten().filter_map(|entry| entry.manager).collect();
-            if counts(&kind.kind, &name, &managers) {
-                snapshot.insert(format!("{}/{name}", kind.kind), (resource_version.unwrap_or_default(), managers));
+            let key = format!("{}/{}", kind.kind, object.metadata.name.clone().unwrap_or_default());
+            let managed = object.metadata.managed_fields.iter().flatten();
+            let managers = managed.filter_map(|entry| entry.manager.clone()).collect::<Vec<_>>();
+            // An Event tells what happened; the kubelet and the controllers have their own, of which the operator is
+            // innocent.
+            if kind.kind != "Event" || managers.iter().any(|manager| manager == OPERATOR_NAME) {
+                snapshot.insert(key, (version(&object.metadata), managers));
             }
         }
     }
     Ok(snapshot)
 }
 
-/// Whether a write to the object is one that the data layer must not cause.
-fn counts(kind: &str, name: &str, managers: &Vec<String>) -> bool {
-    match kind {
-        // Patroni's lock: the primary renews it every loop to stay primary. That is how its failover works, and it is the
-        // one write that a steady data layer makes.
-        "ConfigMap" => name != "steady-postgres-leader",
-        // An Event tells what happened; the kubelet and the controllers have their own, of which the operator is innocent.
-        "Event" => managers.iter().any(|manager| manager == OPERATOR_NAME),
-        _ => true,
+/// What changes with every write that counts. Patroni's do not: it renews its lock (a ConfigMap) in every loop, and
+/// notes in its pod how far its log has come. That is how its failover works, and it would be wrong to stop it. So where
+/// Patroni writes, the others' latest writes are the version.
+fn version(metadata: &ObjectMeta) -> String {
+    let entries = metadata.managed_fields.as_deref().unwrap_or_default();
+    let by_patroni = |manager: &Option<String>| manager.as_deref() == Some(PATRONI);
+    if !entries.iter().any(|entry| by_patroni(&entry.manager)) {
+        return metadata.resource_version.clone().unwrap_or_default();
     }
+    let others = entries.iter().filter(|entry| !by_patroni(&entry.manager));
+    let others = others.map(|entry| (&entry.manager, &entry.subresource, entry.time.as_ref().map(|time| time.0)));
+    format!("{:?}", others.collect::<Vec<_>>())
 }
 
 /// What came, went or changed, with everyone who has written to it.
