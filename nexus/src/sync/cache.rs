@@ -31,12 +31,13 @@ const LOCAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub(super) const CHANGES_REMEMBERED_MAX: usize = 65_536;
 
 /// How long a pod keeps a value: between these two, by chance, so that values read at one
-/// moment are not all read again at one later moment.
-const KEPT_SECONDS: std::ops::Range<u64> = 48..72;
+/// moment are not all read again at one later moment. Short beside Redis' ten minutes: then
+/// an emptied Redis soon holds again what is read often, for a pod that starts.
+const KEPT_SECONDS: std::ops::Range<u64> = 16..24;
 
 /// How long it keeps the knowledge that a record does not exist. Shorter: names are made up
 /// by callers, and each costs memory.
-const ABSENT_KEPT_SECONDS: std::ops::Range<u64> = 8..12;
+const ABSENT_KEPT_SECONDS: std::ops::Range<u64> = 4..6;
 
 /// How long a read waits for the pod to reach the position that its caller asks for, before
 /// it goes to the database. Longer than a wake-up takes, shorter than anybody notices.

@@ -226,7 +226,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn no_interleaving_serves_a_value_older_than_allowed(steps in prop::collection::vec(step(), 1..120)) {
