@@ -1,4 +1,4 @@
-//! Builds and runs the load generator (`nexus/benches/load`), and knows what it prints.
+//! Builds and runs the load generator (the package `azora-bench`), and knows what it prints.
 
 use crate::services::Urls;
 use crate::{cargo, run, store};
@@ -6,6 +6,9 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+/// The package and its program.
+const PROGRAM: &str = "azora-bench";
 
 /// What the load is sent to.
 pub(super) struct Target<'a> {
@@ -65,13 +68,13 @@ pub(super) struct Percentiles {
     pub(super) max_ms: f64,
 }
 
-/// The generator, in the release profile. The operator is named too, so that cargo compiles the shared
-/// dependencies with the same features as for the images, and not once more.
+/// The generator, in the release profile. The others are named too, so that cargo compiles what they share
+/// with the same features as for the images, and not once more.
 pub(super) fn build() -> Result<PathBuf> {
-    let mut build = cargo::command(["build", "--release", "--locked", "--bench", "load"]);
-    build.args(["--package", "azora-nexus", "--package", "azora-operator", "--message-format=json-render-diagnostics"]);
-    let said = run::text(&mut build).context("build the load generator")?;
-    executable(&said).context("find the load generator in cargo's messages").map(|file| store::target().join(file))
+    let mut build = cargo::command(["build", "--release", "--locked", "--bin", PROGRAM, "--package", PROGRAM]);
+    build.args(["--package", "azora-nexus", "--package", "azora-operator"]);
+    run::shown(&mut build).context("build the load generator")?;
+    Ok(store::target().join("release").join(PROGRAM))
 }
 
 /// Runs it for about six times `seconds`.
@@ -81,30 +84,4 @@ pub(super) fn run(generator: &Path, target: &Target, seconds: u32) -> Result<Fig
     command.env("NEXUS_BENCH_TOKEN", target.token).env("NEXUS_DATABASE_URL", &target.urls.postgres);
     let said = run::text(&mut command).context("run the load generator")?;
     serde_json::from_str(&said).context("read the load generator's figures")
-}
-
-/// The file of the bench `load` in cargo's messages, one JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
-    let objects = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let found = objects.filter(|object| object["target"]["name"] == "load").find_map(|mut object| {
-        match object["executable"].take() {
-            serde_json::Value::String(file) => Some(file),
-            _ => None,
-        }
-    });
-    found.map(PathBuf::from)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_generator_is_found_among_cargos_messages() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"name":"nexus"},"executable":"/t/nexus"}
-{"reason":"compiler-artifact","target":{"name":"load"},"executable":"/t/load-1"}
-{"reason":"build-finished","success":true}"#;
-        assert_eq!(executable(messages), Some(PathBuf::from("/t/load-1")));
-        assert_eq!(executable(r#"{"reason":"build-finished","success":false}"#), None);
-    }
 }

@@ -38,9 +38,6 @@ struct Arguments {
     /// Publishers at a time while throughput is measured with single events.
     #[arg(long, default_value_t = 32)]
     publishers: u32,
-    /// Cargo says it to every bench; it means nothing here.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 /// All that one run measured.
