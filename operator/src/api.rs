@@ -27,6 +27,8 @@ use std::collections::BTreeMap;
 
 /// The data layer that a team asks for: a PostgreSQL, a MongoDB, a Redis and a Nexus that belong together.
 /// An empty `spec` is a production layer; `profile: Development` is one small instance of each.
+// Two columns of one type are two columns.
+#[allow(clippy::duplicated_attributes)]
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[kube(
     group = "azora.io",

@@ -72,7 +72,8 @@ pub fn configuration(layer: &Layer) -> String {
         ("save", "\"\"".to_owned()),
         ("tcp-keepalive", "60".to_owned()),
     ]);
-    settings.into_iter().map(|(name, value)| format!("{name} {value}\n")).collect()
+    let lines: Vec<String> = settings.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
+    lines.join("\n") + "\n"
 }
 
 fn secret_configuration(credentials: &Credentials) -> String {

@@ -41,10 +41,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let (readiness, metrics) = (Readiness::default(), Metrics::default());
     let listener = TcpListener::bind(settings.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", settings.listen))?;
-    let served = CancellationToken::new();
-    let server = tokio::spawn(endpoints::serve(listener, readiness.clone(), metrics.clone(), served.clone()));
+    let finished = CancellationToken::new();
+    let server = tokio::spawn(endpoints::serve(listener, readiness.clone(), metrics.clone(), finished.clone()));
     let outcome = lead(&settings, client, (readiness, metrics), stop).await;
-    served.cancel();
+    finished.cancel();
     server.await.context("the endpoints panicked")?.context("cannot serve the endpoints")?;
     outcome
 }
