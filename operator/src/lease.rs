@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn anothers_lease_is_left_alone_until_it_was_unchanged_for_its_duration() {
         let lease = held_by("b");
-        assert_eq!(decide(Some(&lease), "a", LEASE_DURATION - Duration::from_millis(1)), Decision::Wait);
+        assert_eq!(decide(Some(&lease), "a", LEASE_DURATION.saturating_sub(Duration::from_millis(1))), Decision::Wait);
         assert_eq!(decide(Some(&lease), "a", LEASE_DURATION), Decision::Claim);
         let patient = LeaseSpec { lease_duration_seconds: Some(60), ..lease };
         assert_eq!(decide(Some(&patient), "a", LEASE_DURATION), Decision::Wait);

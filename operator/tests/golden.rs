@@ -140,5 +140,7 @@ fn name(path: &Path) -> String {
 fn difference(wanted: &str, got: &str) -> String {
     let lines = wanted.lines().zip(got.lines()).enumerate();
     let differing = lines.filter(|(_, (wanted, got))| wanted != got).take(8);
-    differing.map(|(number, (wanted, got))| format!("{}:\n- {wanted}\n+ {got}\n", number + 1)).collect()
+    let lines: Vec<String> =
+        differing.map(|(number, (wanted, got))| format!("{}:\n- {wanted}\n+ {got}\n", number + 1)).collect();
+    lines.concat()
 }

@@ -143,7 +143,7 @@ fn resource() -> impl Strategy<Value = AzoraDataLayer> {
             spec.redis.instances = Some(1);
             spec.nexus.replicas = nexus;
             if production || open {
-                spec.nexus.auth.jwks_url = "https://id.example.org/keys".to_owned();
+                "https://id.example.org/keys".clone_into(&mut spec.nexus.auth.jwks_url);
             }
             let entry = |amount: &str| ("memory".to_owned(), Amount::new(amount));
             spec.postgres.resources.requests.extend(request.map(entry));

@@ -17,9 +17,9 @@ use crate::wait::{Look, wait_for};
 use crate::{exec, node_port};
 
 /// The bound for a development data layer with its images on the node.
-pub const READY: Duration = Duration::from_secs(120);
+pub const READY: Duration = Duration::from_mins(2);
 /// Where other tests load the same two cores, or the operator is killed on purpose, being late is no failure.
-pub const READY_IN_COMPANY: Duration = Duration::from_secs(300);
+pub const READY_IN_COMPANY: Duration = Duration::from_mins(5);
 /// What the tests' data layers are made from, so that they suit the images at hand.
 const EXAMPLE: &str = include_str!("../../examples/development.yaml");
 /// All that a test may do.
@@ -122,7 +122,7 @@ impl<'trial> Layer<'trial> {
     pub async fn delete(&self) -> anyhow::Result<()> {
         let layers = self.trial.api::<AzoraDataLayer>();
         layers.delete(&self.name, &DeleteParams::default()).await.context("delete the data layer")?;
-        wait_for("the data layer and its pods to be gone", Duration::from_secs(120), async || {
+        wait_for("the data layer and its pods to be gone", Duration::from_mins(2), async || {
             let there = layers.get_opt(&self.name).await?.is_some();
             let pods = self.trial.api::<Pod>().list(&self.selector()).await?.items;
             let names = pods.into_iter().filter_map(|pod| pod.metadata.name).collect::<Vec<_>>();

@@ -13,7 +13,7 @@ use crate::wait::{Look, wait_for};
 
 /// Longer than any honest answer takes on a loaded machine, short enough to leave a dead pod soon.
 const ANSWER: Duration = Duration::from_secs(5);
-const REACHABLE: Duration = Duration::from_secs(60);
+const REACHABLE: Duration = Duration::from_mins(1);
 
 /// A Nexus address with a token for it.
 #[derive(Clone)]

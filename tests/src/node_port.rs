@@ -14,7 +14,7 @@ use crate::trial::Trial;
 use crate::wait::{Look, wait_for};
 
 /// kube-proxy learns of a new Service within seconds.
-const ANSWERS: Duration = Duration::from_secs(60);
+const ANSWERS: Duration = Duration::from_mins(1);
 
 /// Opens `port` of the pods that carry `labels` on every node, and returns an address once it answers.
 /// A pod that is not ready is left out, as in every Service.

@@ -23,7 +23,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// A polite client does not hammer a server that is down.
 const RECONNECT_AFTER: Duration = Duration::from_millis(200);
 /// How soon a subscription must be in place on a server that runs.
-const SUBSCRIBED: Duration = Duration::from_secs(60);
+const SUBSCRIBED: Duration = Duration::from_mins(1);
 
 /// What to follow, and how patiently.
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ use crate::wait::{Look, wait_for};
 static ADMISSION: Semaphore = Semaphore::const_new(PLACES as usize);
 const PLACES: u32 = 3;
 /// Pods get their grace period and volumes are wiped by a helper pod each, so a namespace takes a while to go.
-const REMOVAL: Duration = Duration::from_secs(180);
+const REMOVAL: Duration = Duration::from_mins(3);
 
 /// How a test shares the cluster with the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 /// A pod that dies is scheduled, started and recovered by then, on a loaded machine.
-const RETURN: Duration = Duration::from_secs(120);
+const RETURN: Duration = Duration::from_mins(2);
 /// Twenty events come in a second, so a connection that is silent for so long goes to a pod that is gone, or to one
 /// whose database is; trying another is right in either case.
 const SILENCE_MAX: Duration = Duration::from_secs(4);

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-const REMOVAL: Duration = Duration::from_secs(120);
+const REMOVAL: Duration = Duration::from_mins(2);
 const SOURCE: &str = "/e2e/lifecycle";
 const NAME: &str = "kept";
 

@@ -21,7 +21,7 @@ const MOMENTS: usize = 10;
 /// moments fall into one or two creations.
 const MOMENT_MILLISECONDS_MAX: u64 = 2500;
 /// A killed leader has not given its Lease back, so the next one has to let it run out first.
-const TAKEOVER: Duration = Duration::from_secs(60);
+const TAKEOVER: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn creation_finishes_though_the_operator_is_killed_at_ten_random_moments() -> anyhow::Result<()> {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 const ARRIVAL: Duration = Duration::from_secs(20);
 /// Above the heartbeat's 25 s, so that a quiet connection is not taken for a broken one.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_mins(1);
 const SOURCE: &str = "/e2e/replicas";
 /// So many writes are looked for at the other replica.
 const WRITES: usize = 25;

@@ -12,7 +12,7 @@ use kube::discovery::{ApiResource, Discovery, Scope, verbs};
 use serde_json::json;
 
 /// The span.
-const SPAN: Duration = Duration::from_secs(300);
+const SPAN: Duration = Duration::from_mins(5);
 /// Resource versions only grow, so a write is seen at the next look, however seldom that is.
 const PERIOD: Duration = Duration::from_secs(10);
 /// After Ready the last endpoints and the kubelet's statuses settle; so long without any change is called steady.

@@ -12,9 +12,9 @@ use mongodb::Database;
 use mongodb::bson::{Document, doc, serialize_to_document};
 use serde_json::json;
 
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_mins(1);
 /// Above the heartbeat's 25 s, so that a quiet connection is not taken for a broken one.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_mins(1);
 const SOURCE: &str = "/e2e/wiped";
 
 #[tokio::test]

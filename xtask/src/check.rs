@@ -60,7 +60,17 @@ fn formatting() -> Result<String> {
 }
 
 fn clippy() -> Result<String> {
-    let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"];
+    let words = [
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--keep-going",
+        "--",
+        "--deny",
+        "warnings",
+    ];
     run::shown(&mut cargo::command(words))?;
     Ok(String::new())
 }

@@ -40,7 +40,7 @@ struct Shared {
 }
 
 impl Tail {
-    /// A view that knows nothing yet; [`Tail::run`] fills it.
+    /// A view that knows nothing yet; `run` fills it.
     pub fn new(pool: PgPool, wake: Wake) -> Self {
         let shared =
             Shared { pool, wake, epoch: AtomicI32::new(0), head: watch::Sender::new(0), ring: RwLock::default() };
