@@ -7,7 +7,7 @@ mod memory;
 mod table;
 
 use crate::services::{Ports, Services};
-use crate::{images, nexus, output, secret, store};
+use crate::{cargo, images, nexus, output, secret, store};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::fs;
@@ -49,7 +49,8 @@ struct Figures {
 /// Measures, prints and writes the table.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let program = images::nexus()?;
-    let generator = load::build()?;
+    let folder = cargo::build_folder()?;
+    let generator = load::build(&folder)?;
     let services = Services::start(Ports::Free)?;
     let listen = free_address()?;
     let key = secret::word()?;
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let load = load::run(&generator, &load::Target { listen, token: &token, urls: services.urls() }, args.seconds)?;
     step.done("");
     let after_load_bytes = memory::of_program(&program).context("read the memory of Nexus")?;
-    drop(services);
+    drop((services, folder));
 
     let cluster = if args.local { None } else { cluster::measure()? };
     let nexus_local = memory::Nexus { at_rest_bytes, after_load_bytes };

@@ -71,12 +71,13 @@ fn clippy() -> Result<String> {
         "--deny",
         "warnings",
     ];
-    run::shown(&mut cargo::command(words))?;
+    run::shown(&mut cargo::build_folder()?.command(words))?;
     Ok(String::new())
 }
 
 fn documentation() -> Result<String> {
-    let mut doc = cargo::command(["doc", "--quiet", "--workspace", "--no-deps", "--all-features"]);
+    let folder = cargo::build_folder()?;
+    let mut doc = folder.command(["doc", "--quiet", "--workspace", "--no-deps", "--all-features"]);
     run::shown(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
     Ok(String::new())
 }

@@ -52,8 +52,8 @@ pub fn check() -> Result<()> {
 }
 
 fn generate() -> Result<Vec<Generated>> {
-    let operator = cargo::build("azora-operator")?;
-    let nexus = cargo::build("nexus")?;
+    let folder = cargo::build_folder()?;
+    let (operator, nexus) = (folder.build("azora-operator")?, folder.build("nexus")?);
     let definition = written(&mut run::command(&operator, ["crd"]))?;
     Ok(vec![
         // A Helm chart can only read files of its own; kubectl users want the definition without a chart.

@@ -25,7 +25,7 @@ pub fn run(args: &Args) -> Result<()> {
     // Held only for a moment: a taken port is better said before the build than after.
     ports::hold(args.listen, "Nexus", "pass --listen for another").map(drop)?;
     let step = output::Step::start("build Nexus");
-    let program = cargo::build("nexus")?;
+    let program = cargo::build_folder()?.build("nexus")?;
     step.done("");
     let services = Services::start(Ports::Free)?;
     let key = secret::word()?;

@@ -6,6 +6,7 @@ mod end_to_end;
 mod libtest;
 mod summary;
 
+use crate::cargo;
 use crate::check::CHECKS;
 use crate::output::{self, Step};
 use crate::services::{Ports, Services};
@@ -61,7 +62,9 @@ fn checks(summary: &mut Summary) {
 fn tests(args: &Args, summary: &mut Summary) -> Result<()> {
     output::note("Tests");
     let step = Step::start("build the tests");
-    let mut binaries = binaries::build()?;
+    // Kept until all have run: another clone would build others in their place.
+    let folder = cargo::build_folder()?;
+    let mut binaries = binaries::build(&folder)?;
     step.done(&format!("{} binaries", binaries.len()));
     if let Some(filter) = &args.filter {
         binaries.retain(|binary| libtest::has(binary, filter));
@@ -71,7 +74,7 @@ fn tests(args: &Args, summary: &mut Summary) -> Result<()> {
     let options = Options { filter: args.filter.as_deref(), ..Options::default() };
     run_each(&of(Needs::Nothing), &options, summary);
     if args.filter.is_none() {
-        summary.attempt("documentation examples", libtest::documentation_examples);
+        summary.attempt("documentation examples", || libtest::documentation_examples(&folder));
     }
     within("service tests", services, &of(Needs::Services), &options, summary);
     if args.skip_e2e {

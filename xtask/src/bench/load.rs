@@ -1,7 +1,8 @@
 //! Builds and runs the load generator (the package `azora-bench`), and knows what it prints.
 
+use crate::cargo::BuildFolder;
 use crate::services::Urls;
-use crate::{cargo, run, store};
+use crate::{run, store};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -70,8 +71,8 @@ pub(super) struct Percentiles {
 
 /// The generator, in the release profile. The others are named too, so that cargo compiles what they share
 /// with the same features as for the images, and not once more.
-pub(super) fn build() -> Result<PathBuf> {
-    let mut build = cargo::command(["build", "--release", "--locked", "--bin", PROGRAM, "--package", PROGRAM]);
+pub(super) fn build(folder: &BuildFolder) -> Result<PathBuf> {
+    let mut build = folder.command(["build", "--release", "--locked", "--bin", PROGRAM, "--package", PROGRAM]);
     build.args(["--package", "azora-nexus", "--package", "azora-operator"]);
     run::shown(&mut build).context("build the load generator")?;
     Ok(store::target().join("release").join(PROGRAM))

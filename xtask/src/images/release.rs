@@ -2,6 +2,7 @@
 //! libraries it is linked to, CA certificates and a passwd entry. Built on the host with the cargo cache of
 //! all chores, and not at all when the sources have not changed.
 
+use crate::cargo::BuildFolder;
 use crate::output::Step;
 use crate::{cargo, output, run, store};
 use anyhow::{Context as _, Result, ensure};
@@ -34,11 +35,13 @@ impl Binary {
     /// The root file system with this binary, built if its sources have changed.
     pub(super) fn root_folder(&self) -> Result<PathBuf> {
         let key = self.key()?;
-        store::built(&format!("release-{}", self.folder), &key, |folder| {
-            compile()?;
+        store::built(&format!("release-{}", self.folder), &key, |root| {
+            // Kept until the binary is copied: another clone would build its own in its place.
+            let build = cargo::build_folder()?;
+            compile(&build)?;
             // Else what is kept under this key would be something else.
             ensure!(self.key()? == key, "the sources were edited while they were compiled: run this command again");
-            self.assemble(folder)
+            self.assemble(root)
         })
     }
 
@@ -79,9 +82,9 @@ impl Binary {
 
 /// Compiles both programs in one go: cargo unifies the features of what it builds together, so building one
 /// alone would compile shared dependencies a second time.
-fn compile() -> Result<()> {
+fn compile(folder: &BuildFolder) -> Result<()> {
     let step = Step::start("release binaries");
-    let mut build = cargo::command(["build", "--release", "--locked", "--bins"]);
+    let mut build = folder.command(["build", "--release", "--locked", "--bins"]);
     run::shown(build.args(["--package", NEXUS.package, "--package", OPERATOR.package]))
         .context("compile the release binaries")?;
     let size = |binary: &Binary| -> Result<String> {

@@ -1,7 +1,7 @@
 //! The workspace's test binaries, built once and together: selected one by one, cargo would compile
 //! shared dependencies again with the features of each selection.
 
-use crate::cargo;
+use crate::cargo::BuildFolder;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -31,9 +31,9 @@ pub(super) struct Binary {
 }
 
 /// Builds every test of the workspace, with every feature, so that no test hides behind one.
-pub(super) fn build() -> Result<Vec<Binary>> {
+pub(super) fn build(folder: &BuildFolder) -> Result<Vec<Binary>> {
     let words = ["test", "--workspace", "--all-features", "--no-run", "--message-format=json-render-diagnostics"];
-    let mut command = cargo::command(words);
+    let mut command = folder.command(words);
     // What cargo says to people goes to them; what it says to programs is read here.
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("start cargo")?;
     if !output.status.success() {

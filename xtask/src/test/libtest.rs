@@ -3,7 +3,8 @@
 
 use super::binaries::Binary;
 use super::summary::Counts;
-use crate::{cargo, output, run};
+use crate::cargo::BuildFolder;
+use crate::{output, run};
 use anyhow::{Context as _, Result};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -40,8 +41,8 @@ pub(super) fn run(binary: &Binary, options: &Options<'_>) -> Result<Counts> {
 }
 
 /// Compiles and runs the examples in the libraries' documentation.
-pub(super) fn documentation_examples() -> Result<Counts> {
-    follow(&mut cargo::command(["test", "--quiet", "--workspace", "--all-features", "--doc", "--no-fail-fast"]), false)
+pub(super) fn documentation_examples(build: &BuildFolder) -> Result<Counts> {
+    follow(&mut build.command(["test", "--quiet", "--workspace", "--all-features", "--doc", "--no-fail-fast"]), false)
 }
 
 /// Runs a command, shows what it prints as it comes, and adds up its results.
