@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 /// Who wrote a field, as the API server records it.
 pub const FIELD_MANAGER: &str = "azora-operator";
-/// Keeps a resource until its volumes and credentials are gone; only with `deletionPolicy: Delete`.
-pub const FINALIZER: &str = "azora.io/delete-data";
+/// Keeps a resource until the operator has seen its deletion, and done what `deletionPolicy` asks for.
+pub const FINALIZER: &str = "azora.io/deletion-policy";
 /// The label by which Patroni finds its own pods and ConfigMaps. Its value is the scope.
 pub const PATRONI_SCOPE_LABEL: &str = "azora.io/patroni-scope";
 /// The label in which Patroni tells a pod's role: `primary` or `replica`.

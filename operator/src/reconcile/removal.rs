@@ -1,6 +1,8 @@
-//! The end of a layer with `deletionPolicy: Delete`: first the pods, so that nothing writes any more, then volumes,
-//! credentials and Patroni's state, then the finalizer. The only place that deletes a volume or a credential. With
-//! `Retain` there is no finalizer and nothing to do: Kubernetes removes what the resource owns, and the rest stays.
+//! The end of a layer. Every layer carries our finalizer, so that the policy that counts is the one that stands in the
+//! resource when it is deleted, however shortly before it was set. With `deletionPolicy: Delete`: first the pods, so
+//! that nothing writes any more, then volumes, credentials and Patroni's state, then the finalizer. With `Retain` only
+//! the finalizer: Kubernetes removes what the resource owns, and the rest stays. This is the only place that deletes a
+//! volume or a credential.
 
 use crate::api::{AzoraDataLayer, DeletionPolicy};
 use crate::context::Context;
@@ -23,14 +25,13 @@ pub enum Removal {
     Done,
 }
 
-/// Sees to the finalizer of a living layer: there with `Delete`, not there with `Retain`.
+/// Puts the finalizer on a living layer.
 pub async fn keep_finalizer(ctx: &Context, azora: &AzoraDataLayer) -> Result<(), Error> {
-    let wanted = azora.spec.deletion_policy == DeletionPolicy::Delete;
-    if wanted == azora.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    if azora.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         return Ok(());
     }
-    let others = azora.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned();
-    let finalizers: Vec<String> = others.chain(wanted.then(|| FINALIZER.to_owned())).collect();
+    let mut finalizers = azora.finalizers().to_vec();
+    finalizers.push(FINALIZER.to_owned());
     set_finalizers(ctx, azora, &finalizers).await
 }
 
