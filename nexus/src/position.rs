@@ -17,6 +17,15 @@ pub struct Position {
     pub seq: i64,
 }
 
+impl Position {
+    /// Whether a reader that has everything up to here has what lies before `other` too.
+    /// Positions of different epochs say nothing about one another.
+    #[must_use]
+    pub fn includes(self, other: Self) -> bool {
+        self.epoch == other.epoch && other.seq <= self.seq
+    }
+}
+
 /// A token that is not a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a position has the form epoch.seq, two decimal numbers without sign")]

@@ -241,19 +241,19 @@ async fn list(
 ) -> Result<Json<Page>, ApiError> {
     let types = query.r#type.as_deref().map(|patterns| types(state.registry, patterns)).transpose()?;
     let limit = query.limit.as_deref().map_or(Ok(PAGE_EVENTS), limit)?;
-    let head = read::head(&state.postgres).await?;
-    let oldest = read::oldest(&state.postgres).await?.unwrap_or(head.seq + 1);
-    let after = query.after.as_deref().map(|token| place(token, head)).transpose()?;
-    let gap = after
-        .filter(|after| after + 1 < oldest)
-        .map(|after| Gap { from: Position { seq: after, ..head }, to: Position { seq: oldest - 1, ..head } });
-    let after = after.unwrap_or(0);
+    let after = query.after.as_deref().map(position).transpose()?;
     let subjects = query.subject.as_ref().map(std::slice::from_ref);
-    let selection = Selection { types: types.as_deref(), subjects, after, until: head.seq, limit };
-    let entries = read::select(&state.postgres, head.epoch, &selection).await?;
-    let full = entries.len() == limit;
-    let next = entries.last().filter(|_| full).map(|entry| Position { seq: entry.seq, ..head });
-    let events = entries.iter().map(|entry| serde_json::from_slice(&entry.encoded)).collect::<Result<_, _>>();
+    let selection = Selection { types: types.as_deref(), subjects, after: after.map_or(0, |after| after.seq), limit };
+    let read = read::history(&state.postgres, &selection).await?;
+    let head = read.head;
+    let gap = match after {
+        Some(after) if !head.includes(after) => return Err(ApiError::UnknownPosition { head }),
+        Some(after) => read.gap(after.seq).map(|(from, to)| Gap { from, to }),
+        None => None,
+    };
+    let full = read.entries.len() == limit;
+    let next = read.entries.last().filter(|_| full).map(|entry| Position { seq: entry.seq, ..head });
+    let events = read.entries.iter().map(|entry| serde_json::from_slice(&entry.encoded)).collect::<Result<_, _>>();
     Ok(Json(Page { events: events.map_err(ApiError::internal)?, next, head, gap }))
 }
 
@@ -272,12 +272,9 @@ fn limit(text: &str) -> Result<usize, ApiError> {
     limit.ok_or(ApiError::InvalidParameter { name: "limit", message })
 }
 
-fn place(token: &str, head: Position) -> Result<i64, ApiError> {
-    let position: Position = token.parse().map_err(|error: crate::position::ParsePosition| {
-        ApiError::InvalidParameter { name: "after", message: error.to_string() }
-    })?;
-    if position.epoch != head.epoch || position.seq > head.seq {
-        return Err(ApiError::UnknownPosition { head });
-    }
-    Ok(position.seq)
+fn position(token: &str) -> Result<Position, ApiError> {
+    token.parse().map_err(|error: crate::position::ParsePosition| ApiError::InvalidParameter {
+        name: "after",
+        message: error.to_string(),
+    })
 }

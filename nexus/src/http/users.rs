@@ -161,7 +161,7 @@ async fn profile(
     SelfOrUsersRead(id): SelfOrUsersRead,
     MinPosition(at_least): MinPosition,
 ) -> Result<Response, ApiError> {
-    let includes = |as_of: Position| at_least.is_none_or(|asked| asked.epoch == as_of.epoch && asked <= as_of);
+    let includes = |as_of: Position| at_least.is_none_or(|asked| as_of.includes(asked));
     let (profile, position) = match state.profiles.get(id).await {
         Some(found) if includes(found.as_of) => (found.profile, found.as_of),
         _ => {

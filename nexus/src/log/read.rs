@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Row as _};
 
 use super::event::{Entry, with_position};
 use crate::position::Position;
@@ -56,8 +56,7 @@ async fn bounded<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
 
 /// The newest stamped place. A failed read means that Postgres is away or not migrated.
 pub async fn head(pool: &PgPool) -> Result<Position, ReadLog> {
-    let (epoch, seq) =
-        sqlx::query_as("SELECT epoch, seq FROM head").fetch_one(pool).await.map_err(ReadLog::QueryLog)?;
+    let (epoch, seq) = bounded(sqlx::query_as("SELECT epoch, seq FROM head").fetch_one(pool)).await?;
     Ok(Position { epoch, seq })
 }
 
@@ -69,14 +68,10 @@ pub async fn oldest(pool: &PgPool) -> Result<Option<i64>, ReadLog> {
 /// Up to `limit` entries after `seq`.
 pub(super) async fn after(pool: &PgPool, epoch: i32, seq: i64, limit: usize) -> Result<Batch, ReadLog> {
     let limit = i64::try_from(limit.min(READ_ENTRIES_MAX)).unwrap_or(i64::MAX);
-    let rows: Vec<Row> = sqlx::query_as(
+    let statement = sqlx::query_as(
         "SELECT seq, outbox_id, type, subject, event::text, recorded_at FROM log WHERE seq > $1 ORDER BY seq LIMIT $2",
-    )
-    .bind(seq)
-    .bind(limit)
-    .fetch_all(pool)
-    .await
-    .map_err(ReadLog::QueryLog)?;
+    );
+    let rows: Vec<Row> = bounded(statement.bind(seq).bind(limit).fetch_all(pool)).await?;
     match rows.first() {
         Some(first) if first.0 != seq + 1 => return Ok(Batch::Gap { oldest: first.0 }),
         _ => {}
@@ -96,31 +91,63 @@ pub struct Selection<'a> {
     pub subjects: Option<&'a [String]>,
     /// Only entries after this one.
     pub after: i64,
-    /// Only entries up to this one.
-    pub until: i64,
     /// Most entries to return.
     pub limit: usize,
 }
 
-/// The oldest selected entries, in order. They need not follow one another.
-pub async fn select(pool: &PgPool, epoch: i32, selection: &Selection<'_>) -> Result<Vec<Arc<Entry>>, ReadLog> {
-    const SELECT: &str = "SELECT seq, outbox_id, type, subject, event::text, recorded_at FROM log
-        WHERE seq > $1 AND seq <= $5 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
-        ORDER BY seq LIMIT $4";
+/// A page of history and where the log began and ended while it was read, all of one snapshot:
+/// a partition that retention drops meanwhile is either read or stated as a gap.
+#[derive(Debug)]
+pub struct History {
+    /// The newest place in the log.
+    pub head: Position,
+    /// The oldest selected entries, in order. They need not follow one another.
+    pub entries: Vec<Arc<Entry>>,
+    /// The oldest entry that is left.
+    oldest: i64,
+}
+
+impl History {
+    /// What a reader who has everything up to `after` can no longer be given: the last place it has, and the
+    /// last that is gone.
+    pub fn gap(&self, after: i64) -> Option<(Position, Position)> {
+        let at = |seq| Position { seq, ..self.head };
+        (after + 1 < self.oldest).then(|| (at(after), at(self.oldest - 1)))
+    }
+}
+
+/// Reads a page of history.
+pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History, ReadLog> {
+    const SELECT: &str = "SELECT head.epoch, head.seq, (SELECT min(seq) FROM log), page.* FROM head LEFT JOIN LATERAL (
+            SELECT seq, outbox_id, type, subject, event::text, recorded_at FROM log
+            WHERE seq > $1 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
+            ORDER BY seq LIMIT $4
+        ) page ON true ORDER BY page.seq";
     let limit = i64::try_from(selection.limit.min(READ_ENTRIES_MAX)).unwrap_or(i64::MAX);
-    let statement = sqlx::query_as(SELECT).bind(selection.after).bind(selection.types).bind(selection.subjects);
-    let statement = statement.bind(limit).bind(selection.until);
-    let rows: Vec<Row> = statement.fetch_all(pool).await.map_err(ReadLog::QueryLog)?;
-    Ok(rows.into_iter().map(|row| Arc::new(entry(epoch, row))).collect())
+    let statement = sqlx::query(SELECT).bind(selection.after).bind(selection.types).bind(selection.subjects);
+    let rows = bounded(statement.bind(limit).fetch_all(pool)).await?;
+    let read = || {
+        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let head = Position { epoch: first.try_get(0)?, seq: first.try_get(1)? };
+        let oldest = first.try_get::<Option<i64>, _>(2)?.unwrap_or(head.seq + 1);
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in &rows {
+            // An empty page is one row without an entry.
+            if let Some(seq) = row.try_get(3)? {
+                let columns =
+                    (seq, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?, row.try_get(8)?);
+                entries.push(Arc::new(entry(head.epoch, columns)));
+            }
+        }
+        Ok(History { head, entries, oldest })
+    };
+    read().map_err(ReadLog::QueryLog)
 }
 
 /// The numbers that events of the outbox got; those not stamped yet are left out.
 pub(super) async fn stamped(pool: &PgPool, outbox_ids: &[i64]) -> Result<Vec<(i64, i64)>, ReadLog> {
-    sqlx::query_as("SELECT outbox_id, seq FROM log WHERE outbox_id = ANY($1)")
-        .bind(outbox_ids)
-        .fetch_all(pool)
-        .await
-        .map_err(ReadLog::QueryLog)
+    let statement = sqlx::query_as("SELECT outbox_id, seq FROM log WHERE outbox_id = ANY($1)");
+    bounded(statement.bind(outbox_ids).fetch_all(pool)).await
 }
 
 type Row = (i64, i64, String, String, String, jiff_sqlx::Timestamp);

@@ -31,25 +31,23 @@ impl Session {
         if subjects.len() > SUBJECTS_MAX {
             return Err(invalid(format!("`subjects` has at most {SUBJECTS_MAX} subjects")));
         }
-        let pool = &self.state.postgres;
-        let head = read::head(pool).await.map_err(ApiError::from)?;
-        let after = known(history.after, head)?;
         let selection = Selection {
             types: filter.as_ref().map(Filter::types),
             subjects: (!subjects.is_empty()).then_some(&*subjects),
-            after: after.unwrap_or(0),
-            until: head.seq,
+            after: history.after.map_or(0, |after| after.seq),
             limit,
         };
-        let entries = read::select(pool, head.epoch, &selection).await.map_err(ApiError::from)?;
-        // Asked after the read: what retention dropped meanwhile is told rather than missed.
-        let oldest = read::oldest(pool).await.map_err(ApiError::from)?.unwrap_or(head.seq + 1);
-        let at = |seq| Position { seq, ..head };
-        let gap = after.filter(|after| after + 1 < oldest);
-        let gap = gap.map(|after| json!({ "from": at(after), "to": at(oldest - 1) }));
+        let read = read::history(&self.state.postgres, &selection).await.map_err(ApiError::from)?;
+        let head = read.head;
+        let gap = match history.after {
+            Some(after) if !head.includes(after) => return Err(ApiError::UnknownPosition { head }.into()),
+            Some(after) => read.gap(after.seq).map(|(from, to)| json!({ "from": from, "to": to })),
+            None => None,
+        };
+        let entries = &read.entries;
         let shown = &entries[..fitting(entries.iter().map(|entry| entry.encoded.len()))];
         let more = entries.len() == limit || shown.len() < entries.len();
-        let next = shown.last().filter(|_| more).map(|entry| at(entry.seq));
+        let next = shown.last().filter(|_| more).map(|entry| Position { seq: entry.seq, ..head });
         Ok(json!({ "events": parse(shown)?, "next": next, "head": head, "gap": gap }))
     }
 }
@@ -69,15 +67,6 @@ fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
             fits
         })
         .count()
-}
-
-fn known(after: Option<Position>, head: Position) -> Result<Option<i64>, Refusal> {
-    match after {
-        Some(after) if after.epoch != head.epoch || after.seq > head.seq => {
-            Err(ApiError::UnknownPosition { head }.into())
-        }
-        after => Ok(after.map(|after| after.seq)),
-    }
 }
 
 #[cfg(test)]

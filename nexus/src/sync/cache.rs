@@ -143,7 +143,7 @@ impl Cache {
         };
         self.inner.metrics.read(reading.tier);
         match at_least {
-            Some(asked) if asked.epoch != reading.as_of.epoch || asked > reading.as_of => {
+            Some(asked) if !reading.as_of.includes(asked) => {
                 Err(ReadValue::ReachPosition { asked, head: reading.as_of })
             }
             _ => Ok(reading),
@@ -241,7 +241,7 @@ impl Inner {
     /// Waits shortly for this pod to have applied `asked`.
     async fn reaches(&self, asked: Position) -> bool {
         let mut applied = self.applied.subscribe();
-        let reached = applied.wait_for(|applied| applied.epoch == asked.epoch && *applied >= asked);
+        let reached = applied.wait_for(|applied| applied.includes(asked));
         matches!(timeout(CATCH_UP_DEADLINE, reached).await, Ok(Ok(_)))
     }
 
