@@ -53,3 +53,23 @@ async fn a_follower_is_told_of_the_gap() {
     let batch = follower.nexus.state().tail.read_after(5, 10).await.expect("the log can be read");
     assert!(matches!(batch, nexus::log::Batch::Gap { oldest: 1_001 }), "{batch:?}");
 }
+
+/// Pages are read while partitions go: each states exactly what it can no longer give.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_read_while_retention_drops_states_all_that_is_gone() {
+    let world = World::new().await;
+    let client = world.nexus_with(|config| config.limits.retention_events_min = 1_000).await.client;
+    publish_many(&client, 0, 1).await;
+    let reads = until("all expired partitions to be gone", async || {
+        let mut gone = String::new();
+        // Back to back, so that some fall beside a drop.
+        for _ in 0..20 {
+            let page = client.history("after=1.0&limit=1").await.body;
+            gone = page["gap"]["to"].as_str().unwrap_or("1.0").to_owned();
+            let next = gone.strip_prefix("1.").and_then(|seq| seq.parse::<i64>().ok()).expect("a position") + 1;
+            assert_eq!(page["events"][0]["position"], format!("1.{next}"), "{page}");
+        }
+        (gone == "1.9000").then_some(())
+    });
+    tokio::join!(reads, publish_many(&client, 1, 10_000));
+}
