@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
     cluster.load(&images)?;
     chart::install(&cluster, &images)?;
     demo::apply(&cluster)?;
-    progress::until_ready(&cluster)?;
+    progress::until_ready(&cluster, &images)?;
     demo::expose(&cluster)?;
     let token = demo::token(&cluster)?;
     let journey = travel::show(&token)?;

@@ -1,7 +1,9 @@
-//! Waits until the demo's data layer is Ready, and says meanwhile what each component waits for.
+//! Waits until the demo's data layer is Ready on the images of this run, and says meanwhile what each component waits
+//! for.
 
 use super::demo::{LAYER, NAMESPACE};
 use crate::cluster::Cluster;
+use crate::images::Image;
 use crate::output::Step;
 use crate::run;
 use anyhow::{Context as _, Result, bail};
@@ -23,17 +25,20 @@ enum State {
     Waiting(String),
 }
 
-/// Waits for Ready.
+/// Waits for Ready, with `images` in every pod: a new operator finds the Ready that the old one wrote.
 ///
 /// # Errors
 /// When the operator refuses the resource or the time is up; the message says what is waited for.
-pub(super) fn until_ready(cluster: &Cluster) -> Result<()> {
+pub(super) fn until_ready(cluster: &Cluster, images: &[Image]) -> Result<()> {
     let step = Step::start(format!("data layer {LAYER}"));
     let deadline = Instant::now() + Duration::from_secs(READY_SECONDS_MAX);
     let mut said = String::new();
     loop {
+        // Before the layer: a status read later than this is of no older images.
+        let outdated = outdated(&workloads(cluster)?, |reference| images.iter().any(|one| one.reference == reference));
         let layer = get(cluster)?;
         let waiting = match state(&layer) {
+            State::Ready if !outdated.is_empty() => format!("new images in {}", outdated.join(", ")),
             State::Ready => {
                 step.done(&components(&layer));
                 return Ok(());
@@ -62,6 +67,27 @@ fn get(cluster: &Cluster) -> Result<Value> {
     let arguments = ["--namespace", NAMESPACE, "get", "azoradatalayer", LAYER, "--output=json"];
     let text = run::text(&mut cluster.kubectl(arguments)).context("read the data layer")?;
     serde_json::from_str(&text).context("read the data layer's JSON")
+}
+
+fn workloads(cluster: &Cluster) -> Result<Value> {
+    let selector = format!("--selector=app.kubernetes.io/managed-by=azora-operator,app.kubernetes.io/instance={LAYER}");
+    let arguments = ["--namespace", NAMESPACE, "get", "deployments,statefulsets", &selector, "--output=json"];
+    let text = run::text(&mut cluster.kubectl(arguments)).context("read the data layer's workloads")?;
+    serde_json::from_str(&text).context("read the workloads' JSON")
+}
+
+/// The workloads that have a pod of another image than those of this run, or are not rolled out.
+fn outdated(workloads: &Value, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let is_outdated = |workload: &&Value| {
+        let (spec, status) = (&workload["spec"], &workload["status"]);
+        let containers = spec["template"]["spec"]["containers"].as_array();
+        let current = containers.into_iter().flatten().all(|one| one["image"].as_str().is_some_and(&wanted));
+        let seen = status["observedGeneration"] == workload["metadata"]["generation"];
+        let counts = [&status["updatedReplicas"], &status["replicas"]];
+        !(current && seen && counts.iter().all(|count| **count == spec["replicas"]))
+    };
+    let items = workloads["items"].as_array().map_or(&[][..], Vec::as_slice);
+    items.iter().filter(is_outdated).map(|one| text(&one["metadata"]["name"])).collect()
 }
 
 fn state(layer: &Value) -> State {
@@ -146,5 +172,26 @@ mod tests {
         let mut refused = layer("False", 2);
         refused["status"]["conditions"][0] = json!({"type": "Accepted", "status": "False", "message": "spec.x: no"});
         assert_eq!(state(&refused), State::Refused("spec.x: no".into()));
+    }
+
+    #[test]
+    fn a_workload_is_outdated_until_all_its_pods_have_the_image_of_this_run() {
+        let workloads = |image: &str, observed: i64, updated: i64, replicas: i64| {
+            json!({"items": [{
+                "metadata": {"name": "demo-nexus", "generation": 2},
+                "spec": {"replicas": 1, "template": {"spec": {"containers": [{"image": image}]}}},
+                "status": {"observedGeneration": observed, "updatedReplicas": updated, "replicas": replicas},
+            }]})
+        };
+        let outdated = |workloads: &Value| outdated(workloads, |image| image == "azora/nexus:new");
+        assert_eq!(outdated(&workloads("azora/nexus:new", 2, 1, 1)), [""; 0]);
+        for late in [
+            workloads("azora/nexus:old", 2, 1, 1), // The operator has not looked yet.
+            workloads("azora/nexus:new", 1, 1, 1), // The Deployment's controller has not.
+            workloads("azora/nexus:new", 2, 0, 1), // The new pod is not there.
+            workloads("azora/nexus:new", 2, 1, 2), // The old pod is still there.
+        ] {
+            assert_eq!(outdated(&late), ["demo-nexus"], "{late}");
+        }
     }
 }
