@@ -4,6 +4,7 @@
 mod health;
 mod images;
 mod kind;
+mod network;
 
 use crate::engine::Engine;
 use crate::images::Image;

@@ -111,9 +111,14 @@ impl Engine {
         }
     }
 
+    /// Whether it is the engine that xtask starts and stops.
+    pub fn is_own(&self) -> bool {
+        self.host.is_some()
+    }
+
     /// Lets running containers, where the engine is our own, keep their share beside a compile on this machine.
     pub fn favour_containers(&self) {
-        if self.host.is_some() {
+        if self.is_own() {
             Own::new().favour_containers();
         }
     }
@@ -121,7 +126,7 @@ impl Engine {
     /// The engine's version, and whether it is our own, for a person.
     pub fn describe(&self) -> String {
         let version = run::text(&mut self.docker(["version", "--format", "{{.Server.Version}}"]));
-        let whose = if self.host.is_some() { "started by xtask" } else { "found running" };
+        let whose = if self.is_own() { "started by xtask" } else { "found running" };
         format!("Docker Engine {} ({whose})", version.unwrap_or_else(|_| "?".into()))
     }
 

@@ -1,6 +1,6 @@
 //! Makes, mends and deletes the kind cluster. What exists is read from the engine, never remembered.
 
-use super::{CONTEXT, NEXUS_PORT, health};
+use super::{CONTEXT, NEXUS_PORT, health, network};
 use crate::engine::Engine;
 use crate::output::{self, Step};
 use crate::{node_image, packages, ports, run, store, tools};
@@ -13,10 +13,6 @@ use std::time::Duration;
 const NAME: &str = "azora";
 /// Nodes in `kind-config.yaml`; a test holds the two together.
 const NODES: usize = 4;
-/// The Docker network that kind puts its nodes on.
-const NETWORK: &str = "kind";
-/// Ranges for that network, tried in turn: a machine's own networks may overlap with one of them.
-const SUBNETS: &[&str] = &["172.30.0.0/24", "172.29.213.0/24", "10.213.213.0/24", "192.168.213.0/24"];
 /// How long a new cluster's nodes may take: half a minute when the machine is idle.
 const CREATE_SECONDS_MAX: u64 = 300;
 /// How long a cluster that was there may take to be whole again after a mend.
@@ -85,10 +81,12 @@ fn used_bytes(said: &str) -> Option<u64> {
 /// Deletes the cluster. Whether it was there.
 pub(super) fn delete(engine: &Engine) -> Result<bool> {
     if nodes(engine)?.is_empty() {
+        network::remove(engine);
         return Ok(false);
     }
     let step = Step::start("delete the kind cluster");
     run::quiet(&mut kind(engine, &["delete", "cluster", "--name", NAME])?)?;
+    network::remove(engine);
     step.done("");
     Ok(true)
 }
@@ -116,7 +114,7 @@ fn mend(engine: &Engine, kubectl: &Path, there: &[Node]) -> Result<()> {
     }
     for node in there {
         let mended = match node.state.as_str() {
-            "running" if !node.connected => engine.docker(["network", "connect", NETWORK, &node.name]),
+            "running" if !node.connected => engine.docker(["network", "connect", network::NAME, &node.name]),
             "running" => continue,
             "paused" => engine.docker(["unpause", &node.name]),
             _ => engine.docker(["start", &node.name]),
@@ -140,7 +138,7 @@ fn create(engine: &Engine, kubectl: &Path) -> Result<()> {
     let image = node_image::ensure(engine)?;
     let step = Step::start("kind cluster");
     allow_inotify();
-    ensure_network(engine)?;
+    network::ensure(engine)?;
     let config = store::clone_root().join("kind-config.yaml");
     let mut create = kind(engine, &["create", "cluster", "--image", &image, "--config"])?;
     create.arg(&config);
@@ -148,23 +146,6 @@ fn create(engine: &Engine, kubectl: &Path) -> Result<()> {
     health::wait_for_nodes(&step, kubectl, CONTEXT, NODES, Duration::from_secs(CREATE_SECONDS_MAX))?;
     step.done(&format!("{NODES} nodes ready, context {CONTEXT}"));
     Ok(())
-}
-
-/// Made before kind would make it: with a range given, Docker gives a node that was cut off its address back.
-fn ensure_network(engine: &Engine) -> Result<()> {
-    if run::succeeds(&mut engine.docker(["network", "inspect", NETWORK])) {
-        return Ok(());
-    }
-    let mut last = None;
-    for subnet in SUBNETS {
-        match run::quiet(&mut engine.docker(["network", "create", "--subnet", subnet, NETWORK])) {
-            Ok(()) => return Ok(()),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last
-        .context("no range to try")?
-        .context("make the Docker network `kind`: every range overlaps with another network"))
 }
 
 /// Four nodes with systemd and kubelet watch more than Linux allows a user by default. Only ever raised.
@@ -180,7 +161,7 @@ fn parse_nodes(said: &str) -> Vec<Node> {
     let node = |line: &str| {
         let mut fields = line.split('\t');
         let (name, state) = (fields.next()?, fields.next()?);
-        let connected = fields.next().unwrap_or_default().split(',').any(|network| network == NETWORK);
+        let connected = fields.next().unwrap_or_default().split(',').any(|network| network == network::NAME);
         Some(Node { name: name.to_owned(), state: state.to_owned(), connected })
     };
     said.lines().filter_map(node).collect()
