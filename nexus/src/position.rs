@@ -18,8 +18,8 @@ pub struct Position {
 }
 
 impl Position {
-    /// Whether a reader that has everything up to here has what lies before `other` too.
-    /// Positions of different epochs say nothing about one another.
+    /// Whether everything up to `other` is among everything up to here. Never for positions of different epochs,
+    /// which say nothing about one another.
     #[must_use]
     pub fn includes(self, other: Self) -> bool {
         self.epoch == other.epoch && other.seq <= self.seq
