@@ -101,7 +101,7 @@ async fn ask(layer: &Layer, secret: &Secret, live: &Objects, pods: &[SeenPod]) -
     let ready = |component| stateful_set_ready(live, &names::of(layer, component)) > 0;
     let postgres = async {
         if ready(Component::Postgres) {
-            postgres::database::observe(layer, &credentials).await
+            twice(|| postgres::database::observe(layer, &credentials)).await
         } else {
             Answer::NotAsked
         }
@@ -109,23 +109,36 @@ async fn ask(layer: &Layer, secret: &Secret, live: &Objects, pods: &[SeenPod]) -
     let mongo = async {
         // Its members are ready only once the set is initiated, which is ours to do; a started one is enough.
         if pods.iter().any(|pod| pod.component == Component::Mongo.word() && pod.started) {
-            mongo::database::observe(layer, &credentials).await
+            twice(|| mongo::database::observe(layer, &credentials)).await
         } else {
             Answer::NotAsked
         }
     };
     let redis = async {
-        if ready(Component::Redis) { redis::database::observe(layer, &credentials).await } else { Answer::NotAsked }
+        if ready(Component::Redis) {
+            twice(|| redis::database::observe(layer, &credentials)).await
+        } else {
+            Answer::NotAsked
+        }
     };
     let nexus = async {
         if deployment_ready(live, &names::of(layer, Component::Nexus)) > 0 {
-            nexus::observe(layer).await
+            twice(|| nexus::observe(layer)).await
         } else {
             Answer::NotAsked
         }
     };
     let (postgres, mongo, redis, nexus) = tokio::join!(postgres, mongo, redis, nexus);
     Answers { postgres, mongo, redis, nexus }
+}
+
+/// One late answer of a busy machine, or one broken connection, is no outage: whoever did not answer is asked again
+/// at once, with the same patience.
+async fn twice<S, Asked: Future<Output = Answer<S>>>(ask: impl Fn() -> Asked) -> Answer<S> {
+    match ask().await {
+        Answer::Unreachable { .. } => ask().await,
+        answer => answer,
+    }
 }
 
 /// Ready pods of a StatefulSet, as Kubernetes counts them.
@@ -229,4 +242,30 @@ pub async fn list_patroni_state(client: &Client, namespace: &str, layer: &str) -
 
 fn label(meta: &ObjectMeta, key: &str) -> String {
     meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Working;
+    use std::cell::RefCell;
+    use std::future::ready;
+
+    fn missed() -> Answer<Infallible> {
+        Answer::Unreachable { cause: "no answer within 5 s".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn who_misses_one_question_is_asked_again_and_who_answers_is_not() {
+        let works = Answer::Works(Working::default());
+        for (mut answers, said, left) in [
+            (vec![works.clone(), missed()], works.clone(), 0),
+            (vec![works.clone(), missed(), missed()], missed(), 1),
+            (vec![missed(), works.clone()], works.clone(), 1),
+        ] {
+            let answers = RefCell::new(std::mem::take(&mut answers));
+            let answer = twice(|| ready(answers.borrow_mut().pop().expect("asked at most twice"))).await;
+            assert_eq!((answer, answers.borrow().len()), (said, left));
+        }
+    }
 }
