@@ -194,6 +194,8 @@ impl Connection {
         let draining = self.session.state.draining.clone();
         let sent = timeout(self.session.limits.send, self.socket.feed(message));
         tokio::select! {
+            // First, so that a frame which the socket takes at once costs no timer.
+            biased;
             sent = sent => judge(sent),
             () = sleep_until(deadline) => Err(End::Close(late)),
             () = draining.cancelled() => Err(End::Close(Close::Drain)),
@@ -205,6 +207,7 @@ impl Connection {
         let draining = self.session.state.draining.clone();
         let flushed = timeout(self.session.limits.send, self.socket.flush());
         tokio::select! {
+            biased;
             flushed = flushed => judge(flushed),
             () = sleep_until(deadline) => Err(End::Close(late)),
             () = draining.cancelled() => Err(End::Close(Close::Drain)),
