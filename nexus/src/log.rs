@@ -1,13 +1,15 @@
 //! The log: one dense order of all events, and the ways in and out of it.
-//! Writers append to the outbox, the sequencer stamps, every follower reads by position.
+//! Writers append to the outbox or publish to the sequencer, the sequencer stamps, every follower reads by position.
 
 pub mod append;
 pub mod event;
 pub mod publisher;
+mod queue;
 
 pub mod partitions;
 pub mod retention;
 pub mod sequencer;
+mod stamp;
 pub mod wake;
 
 pub mod read;

@@ -43,6 +43,8 @@ pub struct Metrics {
     pub stamped_events: Counter,
     /// Batches that this pod's sequencer committed.
     pub stamped_batches: Counter,
+    /// Publishing requests that wait for a commit.
+    pub publish_queue_requests: Gauge,
     /// Newest entry that this pod has applied.
     pub log_head: Gauge,
     /// Entries in this pod's ring.
@@ -69,6 +71,7 @@ impl Metrics {
             duplicate_events: Counter::default(),
             stamped_events: Counter::default(),
             stamped_batches: Counter::default(),
+            publish_queue_requests: Gauge::default(),
             log_head: Gauge::default(),
             ring_entries: Gauge::default(),
             sequencer_leading: Gauge::default(),
@@ -93,6 +96,11 @@ impl Metrics {
             "stamped_batches",
             "Batches stamped by this pod's sequencer",
             metrics.stamped_batches.clone(),
+        );
+        registry.register(
+            "publish_queue_requests",
+            "Publishing requests that wait for a commit",
+            metrics.publish_queue_requests.clone(),
         );
         registry.register("log_head", "Newest entry that this pod has applied", metrics.log_head.clone());
         registry.register("log_ring_entries", "Entries in this pod's ring", metrics.ring_entries.clone());

@@ -225,6 +225,7 @@ impl From<VerifyToken> for ApiError {
 impl From<ReadLog> for ApiError {
     fn from(error: ReadLog) -> Self {
         match error {
+            ReadLog::RefusePosition { head } => Self::UnknownPosition { head },
             ReadLog::FindHole { .. } => Self::internal(error),
             ReadLog::QueryLog(_) | ReadLog::MissDeadline | ReadLog::AwaitStamp => Self::unavailable(error),
         }

@@ -128,10 +128,17 @@ impl Parts {
         let tail = Tail::new(postgres.clone(), wake.clone());
         let cache = Cache::new(redis.clone(), &config.redis_prefix, metrics.sync.clone());
         let profiles = Profiles::new(mongo.clone());
-        let (publisher, groups) = Publisher::new(postgres.clone(), tail.clone(), metrics.clone());
+        let (publisher, groups) = Publisher::new(postgres.clone(), tail.clone(), wake.clone(), metrics.clone());
         let partition_entries = retention::partition_entries(config.limits.retention_events_min);
         let connect = connect.application_name("nexus-sequencer");
-        let sequencer = Sequencer { connect, partition_entries, wake: wake.clone(), metrics: metrics.clone() };
+        let sequencer = Sequencer {
+            connect,
+            partition_entries,
+            groups: groups.clone(),
+            tail: tail.clone(),
+            wake: wake.clone(),
+            metrics: metrics.clone(),
+        };
         let state = AppState {
             config: Arc::new(config),
             postgres,

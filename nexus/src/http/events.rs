@@ -243,14 +243,10 @@ async fn list(
     let limit = query.limit.as_deref().map_or(Ok(PAGE_EVENTS), limit)?;
     let after = query.after.as_deref().map(position).transpose()?;
     let subjects = query.subject.as_ref().map(std::slice::from_ref);
-    let selection = Selection { types: types.as_deref(), subjects, after: after.map_or(0, |after| after.seq), limit };
+    let selection = Selection { types: types.as_deref(), subjects, after, limit };
     let read = read::history(&state.postgres, &selection).await?;
     let head = read.head;
-    let gap = match after {
-        Some(after) if !head.includes(after) => return Err(ApiError::UnknownPosition { head }),
-        Some(after) => read.gap(after.seq).map(|(from, to)| Gap { from, to }),
-        None => None,
-    };
+    let gap = read.gap.map(|(from, to)| Gap { from, to });
     let full = read.entries.len() == limit;
     let next = read.entries.last().filter(|_| full).map(|entry| Position { seq: entry.seq, ..head });
     let events = read.entries.iter().map(|entry| serde_json::from_slice(&entry.encoded)).collect::<Result<_, _>>();

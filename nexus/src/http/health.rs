@@ -132,6 +132,8 @@ async fn measure<T>(check: impl Future<Output = Option<T>>) -> (Dependency, Opti
 
 async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let metrics = &state.metrics;
+    let waiting = state.publisher.waiting_requests();
+    metrics.publish_queue_requests.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     metrics.log_head.set(state.tail.head());
     metrics.ring_entries.set(i64::try_from(state.tail.ring_entries()).unwrap_or(i64::MAX));
     metrics.sequencer_leading.set(i64::from(state.wake.is_leading()));

@@ -71,22 +71,28 @@ pub async fn append_all(connection: &mut PgConnection, events: &[NewEvent]) -> R
     Ok(appended)
 }
 
-/// A statement of its own, because it must see rows that another transaction committed during the first.
 async fn point_to_originals(
     connection: &mut PgConnection,
     keys: &[Uuid],
     appended: &mut [Appended],
 ) -> Result<(), AppendEvents> {
-    let duplicates: Vec<Uuid> =
-        keys.iter().zip(&*appended).filter(|(_, appended)| appended.duplicate).map(|(key, _)| *key).collect();
+    let duplicates = keys.iter().zip(&*appended).filter(|(_, appended)| appended.duplicate);
+    let duplicates: Vec<Uuid> = duplicates.map(|(key, _)| *key).collect();
+    let originals = originals(connection, &duplicates).await?;
+    let duplicates = appended.iter_mut().filter(|appended| appended.duplicate);
+    duplicates.zip(originals).for_each(|(appended, original)| appended.outbox_id = original);
+    Ok(())
+}
+
+/// The numbers in the outbox of the first events with these keys, in the order of the keys. A statement of its own,
+/// because it must see rows that another transaction committed during the one that found the duplicates.
+pub(super) async fn originals(connection: &mut PgConnection, keys: &[Uuid]) -> Result<Vec<i64>, AppendEvents> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as("SELECT key, outbox_id FROM event_key WHERE key = ANY($1)")
-        .bind(&duplicates)
+        .bind(keys)
         .fetch_all(connection)
         .await
         .map_err(AppendEvents::InsertOutbox)?;
     let originals: HashMap<Uuid, i64> = rows.into_iter().collect();
-    for (key, appended) in keys.iter().zip(appended).filter(|(_, appended)| appended.duplicate) {
-        appended.outbox_id = *originals.get(key).ok_or(AppendEvents::FindOriginal)?;
-    }
-    Ok(())
+    let original = |key| originals.get(key).copied().ok_or(AppendEvents::FindOriginal);
+    keys.iter().map(original).collect()
 }

@@ -50,6 +50,11 @@ impl NewEvent {
         })
     }
 
+    /// By this the log knows the event again: a digest of its source and id.
+    pub fn key(&self) -> Uuid {
+        self.key
+    }
+
     /// Size in the log, in bytes.
     pub fn encoded_bytes(&self) -> usize {
         self.encoded.len()

@@ -1,23 +1,23 @@
-//! Group commit: whatever is published at the same moment goes into the outbox in one transaction.
-//! One commit then serves many callers, each of whom gets an answer only after it.
+//! The way into the log for events that belong to no other write. Whatever is published at the same moment is committed
+//! together: by the sequencer itself where it leads, straight into the log, and by way of the outbox elsewhere.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, PgPool};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use sqlx::PgPool;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::append::{AppendEvents, Appended, append_all};
+use super::append::{AppendEvents, Appended, append_all, originals};
 use super::event::NewEvent;
+use super::queue::{Group, Queue};
 use super::read::ReadLog;
+use super::stamp::Outcome;
 use super::tail::Tail;
+use super::wake::Wake;
 use crate::metrics::Metrics;
 
-/// Requests that may wait for a transaction; more are told to come back.
-const QUEUE_REQUESTS_MAX: usize = 4_096;
-/// Events after which a group takes no further request: one statement stays short.
-const GROUP_EVENTS_MAX: usize = 1_000;
 /// Groups under way at once: while one waits for its commit the next one is gathered.
 const GROUPS_MAX: usize = 4;
 /// No group takes this long unless the database is away; its callers are then told to come back.
@@ -41,6 +41,9 @@ pub enum Publish {
     /// The transaction failed, or its outcome is not known.
     #[error("append events")]
     AppendEvents(#[source] Arc<AppendEvents>),
+    /// The sequencer lost its connection, which it logs, and whether the events are in the log is not known.
+    #[error("the sequencer lost the lead over the events")]
+    LoseLead,
     /// The events are durable, their places not known yet.
     #[error("wait for the places of events")]
     AwaitPlaces(#[source] Arc<ReadLog>),
@@ -52,135 +55,198 @@ pub enum Publish {
     Stop,
 }
 
-struct Request {
-    events: Vec<NewEvent>,
-    reply: oneshot::Sender<Result<Vec<Published>, Publish>>,
-}
-
-/// The way into the log for events that belong to no other write; cheap to clone.
+/// The way into the log; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Publisher {
-    queue: mpsc::Sender<Request>,
-}
-
-/// The other end of the queue.
-#[derive(Debug)]
-pub(crate) struct Groups {
-    queue: mpsc::Receiver<Request>,
-    pool: PgPool,
-    tail: Tail,
-    metrics: Metrics,
+    queue: Arc<Queue>,
 }
 
 impl Publisher {
-    /// The publisher, and the groups that its task is to run.
-    pub(crate) fn new(pool: PgPool, tail: Tail, metrics: Metrics) -> (Self, Groups) {
-        let (sender, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);
-        (Self { queue: sender }, Groups { queue, pool, tail, metrics })
+    /// The publisher, and who commits what is published.
+    pub(crate) fn new(pool: PgPool, tail: Tail, wake: Wake, metrics: Metrics) -> (Self, Groups) {
+        let queue = Arc::<Queue>::default();
+        let places = Arc::new(Semaphore::new(GROUPS_MAX));
+        (Self { queue: Arc::clone(&queue) }, Groups { queue, places, pool, tail, wake, metrics })
     }
 
     /// Appends the events, all or none, in their order, and answers when they have their places.
     pub async fn publish(&self, events: Vec<NewEvent>) -> Result<Vec<Published>, Publish> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Request { events, reply }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => Publish::FillQueue,
-            mpsc::error::TrySendError::Closed(_) => Publish::Stop,
-        })?;
-        answer.await.unwrap_or(Err(Publish::Stop))
+        self.queue.push(events)?.await.unwrap_or(Err(Publish::Stop))
     }
+
+    /// Requests that wait for a commit.
+    pub fn waiting_requests(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+/// Commits and answers what is published, in groups; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Groups {
+    queue: Arc<Queue>,
+    places: Arc<Semaphore>,
+    pool: PgPool,
+    tail: Tail,
+    wake: Wake,
+    metrics: Metrics,
 }
 
 impl Groups {
-    /// Gathers and commits groups until shutdown; what is queued then is still committed.
-    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        let places = Arc::new(Semaphore::new(GROUPS_MAX));
-        loop {
+    /// Commits by way of the outbox whatever the sequencer does not take, because it leads elsewhere. Ends with
+    /// shutdown; what is queued then is still committed.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut leading = self.wake.leading();
+        while !shutdown.is_cancelled() {
             // First a free place, then the requests: while all places are taken, the next group grows.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-            let first = tokio::select! {
-                biased;
-                first = self.queue.recv() => first,
-                () = shutdown.cancelled(), if !self.queue.is_closed() => {
-                    self.queue.close();
-                    continue;
-                }
-            };
-            let Some(first) = first else { break };
-            let group = self.gather(first);
-            tokio::spawn(commit(group, self.pool.clone(), self.tail.clone(), self.metrics.clone(), place));
+            let place = self.place().await;
+            let leads = *leading.borrow_and_update();
+            let group = if leads { Group::default() } else { self.queue.take() };
+            if !group.is_empty() {
+                tokio::spawn(self.clone().commit(group, place));
+                continue;
+            }
+            drop(place);
+            tokio::select! {
+                () = self.queue.grew(), if !leads => {}
+                _ = leading.changed() => {}
+                () = shutdown.cancelled() => {}
+            }
         }
-        // Every place free again means that every group was answered.
-        let _ = places.acquire_many(u32::try_from(GROUPS_MAX).unwrap_or(u32::MAX)).await;
+        self.queue.close();
+        let rest = self.queue.take();
+        if !rest.is_empty() {
+            self.clone().commit(rest, self.place().await).await;
+        }
+        // Every place free again means that every group was committed.
+        let _ = self.places.acquire_many(u32::try_from(GROUPS_MAX).unwrap_or(u32::MAX)).await;
     }
 
-    fn gather(&mut self, first: Request) -> Vec<Request> {
-        let mut events = first.events.len();
-        let mut group = vec![first];
-        while events < GROUP_EVENTS_MAX {
-            let Ok(next) = self.queue.try_recv() else { break };
-            events += next.events.len();
-            group.push(next);
+    async fn place(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// What waits, for the sequencer of this pod while it leads.
+    pub(super) fn take(&self) -> Group {
+        self.queue.take()
+    }
+
+    /// Waits until something may wait to be taken.
+    pub(super) async fn grew(&self) {
+        self.queue.grew().await;
+    }
+
+    /// Answers a group that the sequencer has put into the log.
+    pub(super) async fn answer_stamped(&self, group: Group, outcomes: Vec<Outcome>) {
+        let places = outcomes.iter().map(|outcome| match outcome {
+            Outcome::Stamped(seq) => Some(Place::Known(*seq)),
+            Outcome::Duplicate => None,
+        });
+        if let Some(places) = places.collect() {
+            return self.answer(group, Ok(places)).await;
         }
-        group
+        // The sequencer does not wait while the first events of duplicates are looked up.
+        let groups = self.clone();
+        tokio::spawn(async move {
+            let places = groups.find_originals(group.events(), &outcomes).await;
+            let places = places.map_err(|error| Publish::AppendEvents(Arc::new(error)));
+            groups.answer(group, places).await;
+        });
+    }
+
+    async fn find_originals(&self, events: &[NewEvent], outcomes: &[Outcome]) -> Result<Vec<Place>, AppendEvents> {
+        let duplicates = events.iter().zip(outcomes).filter(|(_, outcome)| **outcome == Outcome::Duplicate);
+        let keys: Vec<Uuid> = duplicates.map(|(event, _)| event.key).collect();
+        let mut connection = self.pool.acquire().await.map_err(AppendEvents::InsertOutbox)?;
+        let mut originals = originals(&mut connection, &keys).await?.into_iter();
+        let place = |outcome: &Outcome| match outcome {
+            Outcome::Stamped(seq) => Some(Place::Known(*seq)),
+            Outcome::Duplicate => originals.next().map(Place::OfOriginal),
+        };
+        outcomes.iter().map(place).collect::<Option<_>>().ok_or(AppendEvents::FindOriginal)
+    }
+
+    /// Answers a group of which the sequencer does not know whether it was stamped.
+    pub(super) async fn answer_unknown(&self, group: Group) {
+        self.answer(group, Err(Publish::LoseLead)).await;
+    }
+
+    /// Takes a group that the database refused to stamp: an event in it cannot be stored, or its key is held by a
+    /// transaction that is still open. By way of the outbox it is tried, and fails, apart from the others.
+    pub(super) fn commit_apart(&self, group: Group) {
+        let groups = self.clone();
+        tokio::spawn(async move {
+            let place = groups.place().await;
+            groups.commit(group, place).await;
+        });
+    }
+
+    async fn commit(self, group: Group, place: OwnedSemaphorePermit) {
+        let appended = match tokio::time::timeout(GROUP_DEADLINE, append_group(&self.pool, group.events())).await {
+            Ok(appended) => appended.map_err(|error| Publish::AppendEvents(Arc::new(error))),
+            Err(_) => Err(Publish::MissDeadline),
+        };
+        // The place is free as soon as the commit is over: waiting for the stamp costs the database nothing.
+        drop(place);
+        let places = match appended {
+            Ok(appended) => self.await_places(&appended).await.map_err(not_placed),
+            Err(error) => Err(error),
+        };
+        self.answer(group, places).await;
+    }
+
+    async fn await_places(&self, appended: &[Appended]) -> Result<Vec<Place>, ReadLog> {
+        let fresh: Vec<i64> = appended.iter().filter(|one| !one.duplicate).map(|one| one.outbox_id).collect();
+        let mut fresh = self.tail.await_all(&fresh).await?.into_iter();
+        let place = |one: &Appended| {
+            let original = one.duplicate.then_some(Place::OfOriginal(one.outbox_id));
+            original.or_else(|| fresh.next().map(Place::Known))
+        };
+        appended.iter().map(place).collect::<Option<_>>().ok_or(ReadLog::AwaitStamp)
+    }
+
+    async fn answer(&self, group: Group, places: Result<Vec<Place>, Publish>) {
+        let published = match places {
+            Ok(places) => self.published(&places).await.map_err(not_placed),
+            Err(error) => Err(error),
+        };
+        if let Ok(published) = &published {
+            let fresh = published.iter().filter(|published| !published.duplicate).count();
+            self.metrics.published_events.inc_by(fresh as u64);
+            self.metrics.duplicate_events.inc_by((published.len() - fresh) as u64);
+        }
+        group.answer(&published);
+    }
+
+    async fn published(&self, places: &[Place]) -> Result<Vec<Published>, ReadLog> {
+        let originals = places.iter().filter_map(|place| match place {
+            Place::OfOriginal(outbox_id) => Some(*outbox_id),
+            Place::Known(_) => None,
+        });
+        let originals: Vec<i64> = originals.collect();
+        let originals = if originals.is_empty() { Vec::new() } else { self.tail.await_old(&originals).await? };
+        let mut originals = originals.into_iter();
+        let published = |place: &Place| match place {
+            Place::Known(seq) => Some(Published { seq: *seq, duplicate: false }),
+            Place::OfOriginal(_) => originals.next().map(|seq| Published { seq, duplicate: true }),
+        };
+        places.iter().map(published).collect::<Option<_>>().ok_or(ReadLog::AwaitStamp)
     }
 }
 
-async fn commit(group: Vec<Request>, pool: PgPool, tail: Tail, metrics: Metrics, place: OwnedSemaphorePermit) {
-    let mut events = Vec::new();
-    let mut replies = Vec::with_capacity(group.len());
-    for request in group {
-        replies.push((request.events.len(), request.reply));
-        events.extend(request.events);
-    }
-    let appended = match tokio::time::timeout(GROUP_DEADLINE, append_group(&pool, &events)).await {
-        Ok(appended) => appended.map_err(|error| Publish::AppendEvents(Arc::new(error))),
-        Err(_) => Err(Publish::MissDeadline),
-    };
-    // The place is free as soon as the commit is over: waiting for the stamp costs the database nothing.
-    drop(place);
-    let published = match appended {
-        Ok(appended) => find_places(&tail, &appended).await.map_err(|error| Publish::AwaitPlaces(Arc::new(error))),
-        Err(error) => Err(error),
-    };
-    if let Ok(published) = &published {
-        let fresh = published.iter().filter(|published| !published.duplicate).count();
-        metrics.published_events.inc_by(fresh as u64);
-        metrics.duplicate_events.inc_by((published.len() - fresh) as u64);
-    }
-    let mut answered = 0;
-    for (count, reply) in replies {
-        let answer = published.clone().map(|all| all[answered..answered + count].to_vec());
-        answered += count;
-        // Nobody waits any more when the client has left.
-        let _ = reply.send(answer);
-    }
+/// Where an event of a group stands.
+enum Place {
+    /// In the log.
+    Known(i64),
+    /// Where the first event with its source and id does, which has this number in the outbox.
+    OfOriginal(i64),
 }
 
+fn not_placed(error: ReadLog) -> Publish {
+    Publish::AwaitPlaces(Arc::new(error))
+}
+
+/// One statement, which is a transaction by itself, unless duplicates have to be looked up after it.
 async fn append_group(pool: &PgPool, events: &[NewEvent]) -> Result<Vec<Appended>, AppendEvents> {
     let mut connection = pool.acquire().await.map_err(AppendEvents::InsertOutbox)?;
-    append_in_transaction(&mut connection, events).await
-}
-
-async fn append_in_transaction(
-    connection: &mut PgConnection,
-    events: &[NewEvent],
-) -> Result<Vec<Appended>, AppendEvents> {
-    let mut transaction = connection.begin().await.map_err(AppendEvents::InsertOutbox)?;
-    let appended = append_all(&mut transaction, events).await?;
-    transaction.commit().await.map_err(AppendEvents::InsertOutbox)?;
-    Ok(appended)
-}
-
-async fn find_places(tail: &Tail, appended: &[Appended]) -> Result<Vec<Published>, ReadLog> {
-    let ids = |duplicate: bool| -> Vec<i64> {
-        appended.iter().filter(|one| one.duplicate == duplicate).map(|one| one.outbox_id).collect()
-    };
-    let (fresh, old) = (ids(false), ids(true));
-    let mut fresh = tail.await_all(&fresh).await?.into_iter();
-    let mut old = if old.is_empty() { Vec::new() } else { tail.await_old(&old).await? }.into_iter();
-    let place = |one: &Appended| {
-        let seq = if one.duplicate { old.next() } else { fresh.next() };
-        seq.map(|seq| Published { seq, duplicate: one.duplicate }).ok_or(ReadLog::AwaitStamp)
-    };
-    appended.iter().map(place).collect()
+    append_all(&mut connection, events).await
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 
 use super::event::{Entry, with_position};
@@ -41,6 +42,12 @@ pub enum ReadLog {
         /// The entry before the hole.
         after: i64,
     },
+    /// The position to read after is not one of this log: it has another epoch, or lies beyond the head.
+    #[error("the log ends at {head} and does not know the position")]
+    RefusePosition {
+        /// The newest place in the log.
+        head: Position,
+    },
     /// The event was not stamped within the deadline; it will be.
     #[error("wait for the sequencer")]
     AwaitStamp,
@@ -67,11 +74,32 @@ pub async fn oldest(pool: &PgPool) -> Result<Option<i64>, ReadLog> {
 
 /// Up to `limit` entries after `seq`.
 pub(super) async fn after(pool: &PgPool, epoch: i32, seq: i64, limit: usize) -> Result<Batch, ReadLog> {
-    let limit = i64::try_from(limit.min(READ_ENTRIES_MAX)).unwrap_or(i64::MAX);
     let statement = sqlx::query_as(
         "SELECT seq, outbox_id, type, subject, event::text, recorded_at FROM log WHERE seq > $1 ORDER BY seq LIMIT $2",
     );
-    let rows: Vec<Row> = bounded(statement.bind(seq).bind(limit).fetch_all(pool)).await?;
+    let rows: Vec<Row> = bounded(statement.bind(seq).bind(bound(limit)).fetch_all(pool)).await?;
+    batch(epoch, seq, rows)
+}
+
+/// The newest stamped place, and up to `limit` entries after `seq`, of one snapshot and in one round trip.
+pub(super) async fn head_and_after(pool: &PgPool, seq: i64, limit: usize) -> Result<(Position, Batch), ReadLog> {
+    let statement = sqlx::query(
+        "SELECT head.epoch, head.seq, NULL::bigint, page.* FROM head LEFT JOIN LATERAL (
+            SELECT seq, outbox_id, type, subject, event::text, recorded_at FROM log
+            WHERE seq > $1 ORDER BY seq LIMIT $2
+        ) page ON true ORDER BY page.seq",
+    );
+    let rows = bounded(statement.bind(seq).bind(bound(limit)).fetch_all(pool)).await?;
+    let (head, _, entries) = split(&rows).map_err(ReadLog::QueryLog)?;
+    Ok((head, batch(head.epoch, seq, entries)?))
+}
+
+fn bound(limit: usize) -> i64 {
+    i64::try_from(limit.min(READ_ENTRIES_MAX)).unwrap_or(i64::MAX)
+}
+
+/// What follows `seq`, which must be dense.
+fn batch(epoch: i32, seq: i64, rows: Vec<Row>) -> Result<Batch, ReadLog> {
     match rows.first() {
         Some(first) if first.0 != seq + 1 => return Ok(Batch::Gap { oldest: first.0 }),
         _ => {}
@@ -82,6 +110,20 @@ pub(super) async fn after(pool: &PgPool, epoch: i32, seq: i64, limit: usize) -> 
     Ok(Batch::Entries(rows.into_iter().map(|row| Arc::new(entry(epoch, row))).collect()))
 }
 
+/// Takes apart rows of head, oldest entry and a page, which repeat the first two. An empty page is one row without
+/// an entry.
+fn split(rows: &[PgRow]) -> Result<(Position, Option<i64>, Vec<Row>), sqlx::Error> {
+    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let head = Position { epoch: first.try_get(0)?, seq: first.try_get(1)? };
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        if let Some(seq) = row.try_get(3)? {
+            entries.push((seq, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?, row.try_get(8)?));
+        }
+    }
+    Ok((head, first.try_get(2)?, entries))
+}
+
 /// What a reader of history asks for.
 #[derive(Debug)]
 pub struct Selection<'a> {
@@ -89,8 +131,8 @@ pub struct Selection<'a> {
     pub types: Option<&'a [&'static str]>,
     /// Only these subjects; all when absent.
     pub subjects: Option<&'a [String]>,
-    /// Only entries after this one.
-    pub after: i64,
+    /// Only entries after this one; from the oldest when absent.
+    pub after: Option<Position>,
     /// Most entries to return.
     pub limit: usize,
 }
@@ -103,17 +145,9 @@ pub struct History {
     pub head: Position,
     /// The oldest selected entries, in order. They need not follow one another.
     pub entries: Vec<Arc<Entry>>,
-    /// The oldest entry that is left.
-    oldest: i64,
-}
-
-impl History {
-    /// What a reader who has everything up to `after` can no longer be given: the last place it has, and the
-    /// last that is gone.
-    pub fn gap(&self, after: i64) -> Option<(Position, Position)> {
-        let at = |seq| Position { seq, ..self.head };
-        (after + 1 < self.oldest).then(|| (at(after), at(self.oldest - 1)))
-    }
+    /// What a reader who has everything up to `after` can no longer be given: the last place it has, and the last that
+    /// is gone.
+    pub gap: Option<(Position, Position)>,
 }
 
 /// Reads a page of history.
@@ -123,25 +157,22 @@ pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History
             WHERE seq > $1 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
             ORDER BY seq LIMIT $4
         ) page ON true ORDER BY page.seq";
-    let limit = i64::try_from(selection.limit.min(READ_ENTRIES_MAX)).unwrap_or(i64::MAX);
-    let statement = sqlx::query(SELECT).bind(selection.after).bind(selection.types).bind(selection.subjects);
-    let rows = bounded(statement.bind(limit).fetch_all(pool)).await?;
-    let read = || {
-        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let head = Position { epoch: first.try_get(0)?, seq: first.try_get(1)? };
-        let oldest = first.try_get::<Option<i64>, _>(2)?.unwrap_or(head.seq + 1);
-        let mut entries = Vec::with_capacity(rows.len());
-        for row in &rows {
-            // An empty page is one row without an entry.
-            if let Some(seq) = row.try_get(3)? {
-                let columns =
-                    (seq, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?, row.try_get(8)?);
-                entries.push(Arc::new(entry(head.epoch, columns)));
-            }
+    let statement = sqlx::query(SELECT)
+        .bind(selection.after.map_or(0, |after| after.seq))
+        .bind(selection.types)
+        .bind(selection.subjects);
+    let rows = bounded(statement.bind(bound(selection.limit)).fetch_all(pool)).await?;
+    let (head, oldest, rows) = split(&rows).map_err(ReadLog::QueryLog)?;
+    let gap = match selection.after {
+        Some(after) if !head.includes(after) => return Err(ReadLog::RefusePosition { head }),
+        Some(after) => {
+            let gone = oldest.unwrap_or(head.seq + 1) - 1;
+            (after.seq < gone).then_some((after, Position { seq: gone, ..head }))
         }
-        Ok(History { head, entries, oldest })
+        None => None,
     };
-    read().map_err(ReadLog::QueryLog)
+    let entries = rows.into_iter().map(|row| Arc::new(entry(head.epoch, row))).collect();
+    Ok(History { head, entries, gap })
 }
 
 /// The numbers that events of the outbox got; those not stamped yet are left out.

@@ -1,6 +1,7 @@
 //! The sequencer: gives every event of a committed transaction its dense place in the log.
 //! One leads at a time; it holds an advisory lock on the very connection that it stamps with.
 
+use std::mem;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
@@ -8,11 +9,13 @@ use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use super::partitions::{self, ManagePartitions, Partition};
+use super::publisher::Groups;
+use super::queue::Group;
+use super::stamp::stamp;
+use super::tail::Tail;
 use super::wake::Wake;
 use crate::metrics::Metrics;
 
-/// Most events of one batch: one commit for many, yet short enough that a batch is never waited for long.
-const BATCH_EVENTS_MAX: i64 = 1_000;
 /// Longest time between two looks at the outbox: the cost of a wake-up that was lost with Redis.
 const OUTBOX_PERIOD: Duration = Duration::from_millis(100);
 /// How often a stand-by asks for the lead: the longest gap after a leader died.
@@ -21,6 +24,9 @@ const CANDIDATE_PERIOD: Duration = Duration::from_millis(500);
 const STEP_DEADLINE: Duration = Duration::from_secs(5);
 /// The server ends the session of a leader that vanished without closing it; a living one is never idle so long.
 const GHOST_SESSION_TIMEOUT: &str = "5s";
+/// How long a batch waits for a lock, such as the key of an event that another transaction is about to publish. Longer
+/// than retention ever holds one, shorter than a writer's patience: everything that is published waits behind it.
+const LOCK_TIMEOUT: &str = "1s";
 
 /// Why the lead was lost or not taken.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +37,7 @@ pub enum LeadLog {
     /// Asking for the lock failed.
     #[error("take the sequencer's lock")]
     TakeLock(#[source] sqlx::Error),
-    /// A statement of the stamping transaction failed; none of its events was stamped.
+    /// The stamping statement failed: none of its events was stamped, unless the connection was lost over it.
     #[error("stamp events")]
     StampEvents(#[source] sqlx::Error),
     /// No room could be made for further entries.
@@ -51,6 +57,10 @@ pub struct Sequencer {
     pub partition_entries: i64,
     /// Wakes it and is woken by it.
     pub wake: Wake,
+    /// What is published at this pod.
+    pub(crate) groups: Groups,
+    /// Is handed what was stamped, so that it need not read it.
+    pub tail: Tail,
     /// Where it counts.
     pub metrics: Metrics,
 }
@@ -85,7 +95,9 @@ impl Sequencer {
     }
 
     async fn lead_on_connection(&self) -> Result<std::convert::Infallible, LeadLog> {
-        let options = self.connect.clone().options([("idle_session_timeout", GHOST_SESSION_TIMEOUT)]);
+        let settings =
+            [("idle_session_timeout", GHOST_SESSION_TIMEOUT), ("lock_timeout", LOCK_TIMEOUT), ("jit", "off")];
+        let options = self.connect.clone().options(settings);
         let mut connection =
             step(async { PgConnection::connect_with(&options).await.map_err(LeadLog::ConnectDatabase) }).await?;
         while !step(take_lock(&mut connection)).await? {
@@ -94,18 +106,26 @@ impl Sequencer {
         let mut room = step(self.make_room(&mut connection)).await?;
         self.wake.set_leading(true);
         tracing::info!("this pod's sequencer leads");
+        let mut group = Group::default();
         loop {
-            let stamped = step(self.stamp(&mut connection)).await?;
-            if let Some(stamped) = stamped {
-                self.wake.log_grew();
-                if room.is_short(stamped.head, self.partition_entries) {
+            if group.is_empty() {
+                group = self.groups.take();
+            }
+            match self.stamp(&mut connection, &mut group).await? {
+                Some(head) if room.is_short(head, self.partition_entries) => {
                     room = step(self.make_room(&mut connection)).await?;
                 }
-                if stamped.count == BATCH_EVENTS_MAX {
-                    continue;
-                }
+                Some(_) => {}
+                None => self.wait_for_work().await,
             }
-            self.wake.outbox(OUTBOX_PERIOD).await;
+        }
+    }
+
+    /// Waits until something was published here or committed to the outbox, at most for a period.
+    async fn wait_for_work(&self) {
+        tokio::select! {
+            () = self.groups.grew() => {}
+            () = self.wake.outbox(OUTBOX_PERIOD) => {}
         }
     }
 
@@ -113,25 +133,38 @@ impl Sequencer {
         partitions::make_ahead(connection, self.partition_entries).await.map_err(LeadLog::MakePartitions)
     }
 
-    /// Stamps one batch; nothing when the outbox is empty.
-    async fn stamp(&self, connection: &mut PgConnection) -> Result<Option<Stamped>, LeadLog> {
-        let waiting: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox)")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(LeadLog::StampEvents)?;
-        if !waiting {
-            return Ok(None);
+    /// Stamps a batch of the outbox, and the group if that is all of it. Takes the group when it is answered, or handed
+    /// on to be. Says how far the log goes now; nothing when it did not grow.
+    async fn stamp(&self, connection: &mut PgConnection, group: &mut Group) -> Result<Option<i64>, LeadLog> {
+        let batch = stamp(connection, self.wake.channel(), group.events());
+        let stamped = match step(async { batch.await.map_err(LeadLog::StampEvents) }).await {
+            Ok(stamped) => stamped,
+            // The connection lives, and nothing was stamped: the group must not hold up the outbox.
+            Err(LeadLog::StampEvents(sqlx::Error::Database(refusal))) if !group.is_empty() => {
+                tracing::debug!(
+                    error = &*refusal as &dyn std::error::Error,
+                    "a group is committed by way of the outbox"
+                );
+                self.groups.commit_apart(mem::take(group));
+                return Ok(None);
+            }
+            Err(error) => {
+                self.groups.answer_unknown(mem::take(group)).await;
+                return Err(error);
+            }
+        };
+        let head = stamped.entries.last().map(|entry| entry.seq);
+        if head.is_some() {
+            self.metrics.stamped_batches.inc();
+            self.metrics.stamped_events.inc_by(stamped.entries.len() as u64);
+            self.tail.hand_over(stamped.epoch, stamped.entries);
+            self.wake.log_grew();
         }
-        let stamped = stamp_batch(connection, self.wake.channel()).await.map_err(LeadLog::StampEvents)?;
-        self.metrics.stamped_batches.inc();
-        self.metrics.stamped_events.inc_by(u64::try_from(stamped.count).unwrap_or(0));
-        Ok(Some(stamped))
+        if let Some(outcomes) = stamped.outcomes {
+            self.groups.answer_stamped(mem::take(group), outcomes).await;
+        }
+        Ok(head)
     }
-}
-
-struct Stamped {
-    head: i64,
-    count: i64,
 }
 
 /// Bounds a step, so that a dead connection cannot hold the lead for ever.
@@ -145,30 +178,4 @@ async fn take_lock(connection: &mut PgConnection) -> Result<bool, LeadLog> {
         .fetch_one(connection)
         .await
         .map_err(LeadLog::TakeLock)
-}
-
-// Rows become visible in commit order, which need not be the order of their numbers: whatever is visible now is
-// stamped in the order of numbers, and a row that commits later comes later.
-const STAMP: &str = "
-WITH taken AS (
-    DELETE FROM outbox WHERE id = ANY (ARRAY(SELECT id FROM outbox ORDER BY id LIMIT $2))
-    RETURNING id, key, type, subject, event
-)
-INSERT INTO log (seq, outbox_id, key, type, subject, event)
-SELECT $1 + row_number() OVER (ORDER BY id), id, key, type, subject, event FROM taken";
-
-/// One transaction: the head is locked first, so that even two leaders could not give one number twice.
-async fn stamp_batch(connection: &mut PgConnection, channel: &str) -> Result<Stamped, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
-    let head: i64 = sqlx::query_scalar("SELECT seq FROM head FOR UPDATE").fetch_one(&mut *transaction).await?;
-    let inserted = sqlx::query(STAMP).bind(head).bind(BATCH_EVENTS_MAX).execute(&mut *transaction).await?;
-    let count = i64::try_from(inserted.rows_affected()).unwrap_or(i64::MAX);
-    let head = head + count;
-    sqlx::query("WITH moved AS (UPDATE head SET seq = $1) SELECT pg_notify($2, '')")
-        .bind(head)
-        .bind(channel)
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
-    Ok(Stamped { head, count })
 }

@@ -139,8 +139,8 @@ impl Tail {
         look(&self.shared.ring.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    fn change_ring(&self, change: impl FnOnce(&mut Ring)) {
-        change(&mut self.shared.ring.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+    fn change_ring<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {
+        change(&mut self.shared.ring.write().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Follows the log until shutdown: woken by a signal and by a period, it reads what is missing.
@@ -164,18 +164,35 @@ impl Tail {
     }
 
     async fn catch_up(&self) -> Result<(), ReadLog> {
-        let head = read::head(&self.shared.pool).await?;
-        if head.epoch != self.epoch() || head.seq < self.head() {
-            self.start_over(head).await?;
-        }
-        while self.head() < head.seq {
-            match read::after(&self.shared.pool, head.epoch, self.head(), READ_ENTRIES_MAX).await? {
-                Batch::Entries(entries) if entries.is_empty() => return Ok(()),
+        loop {
+            let applied = self.head();
+            let (head, batch) = read::head_and_after(&self.shared.pool, applied, READ_ENTRIES_MAX).await?;
+            if head.epoch != self.epoch() || head.seq < applied {
+                self.start_over(head).await?;
+                continue;
+            }
+            match batch {
                 Batch::Entries(entries) => self.apply(entries),
-                Batch::Gap { oldest } => self.jump(oldest - 1),
+                Batch::Gap { oldest } => self.change_ring(|_| self.jump((oldest - 1).max(self.head()))),
+            }
+            if self.head() >= head.seq {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Applies what this pod's sequencer has just stamped, unless something before it is missing, which is then read.
+    pub(super) fn hand_over(&self, epoch: i32, entries: Vec<Arc<Entry>>) {
+        let follows = self.change_ring(|ring| {
+            let follows = epoch == self.epoch() && entries.first().is_some_and(|entry| entry.seq <= self.head() + 1);
+            if follows {
+                self.push(ring, entries);
+            }
+            follows
+        });
+        if !follows {
+            self.shared.wake.read_log();
+        }
     }
 
     /// First read, or the log was restored from a backup: begin a little before its end.
@@ -195,18 +212,27 @@ impl Tail {
                 Batch::Gap { oldest } => applied = oldest - 1,
             }
         }
-        self.shared.epoch.store(head.epoch, Ordering::Release);
-        self.jump(applied);
+        self.change_ring(|_| {
+            self.shared.epoch.store(head.epoch, Ordering::Release);
+            self.jump(applied);
+        });
         tracing::info!(log.epoch = head.epoch, log.seq = applied, "the log is followed");
         Ok(())
     }
 
     fn apply(&self, entries: Vec<Arc<Entry>>) {
-        let Some(newest) = entries.last().map(|entry| entry.seq) else { return };
-        self.change_ring(|ring| entries.into_iter().for_each(|entry| ring.push(entry)));
-        self.jump(newest);
+        self.change_ring(|ring| self.push(ring, entries));
     }
 
+    /// Adds entries that follow the head. Some of what was read may have been handed over meanwhile.
+    fn push(&self, ring: &mut Ring, entries: Vec<Arc<Entry>>) {
+        let head = self.head();
+        let Some(newest) = entries.last().map(|entry| entry.seq) else { return };
+        entries.into_iter().filter(|entry| entry.seq > head).for_each(|entry| ring.push(entry));
+        self.jump(newest.max(head));
+    }
+
+    /// Called with the ring locked, like everything that moves the head: entries come from two sides.
     fn jump(&self, head: i64) {
         self.shared.head.send_replace(head);
     }

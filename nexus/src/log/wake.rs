@@ -2,14 +2,13 @@
 //! A wake-up carries no data: losing one costs latency until the next period, never an event.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgPoolOptions};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Pause before a lost subscription is tried again.
@@ -34,7 +33,7 @@ struct Signals {
     log: Notify,
     outbox_elsewhere: Notify,
     log_elsewhere: Notify,
-    leading: AtomicBool,
+    leading: watch::Sender<bool>,
 }
 
 impl Wake {
@@ -46,15 +45,26 @@ impl Wake {
     /// A transaction with an event was committed: the sequencer has work, wherever it leads.
     pub fn outbox_grew(&self) {
         self.signals.outbox.notify_one();
-        if !self.signals.leading.load(Ordering::Relaxed) {
+        if !self.is_leading() {
             self.signals.outbox_elsewhere.notify_one();
         }
     }
 
-    /// A batch was stamped: every tail has something to read.
+    /// A batch was stamped here: every other pod's tail has something to read.
     pub(super) fn log_grew(&self) {
-        self.signals.log.notify_one();
         self.signals.log_elsewhere.notify_one();
+    }
+
+    /// Another pod's sequencer has stamped a batch; this pod's own hands its batches over.
+    fn log_grew_elsewhere(&self) {
+        if !self.is_leading() {
+            self.signals.log.notify_one();
+        }
+    }
+
+    /// This pod's tail is behind.
+    pub(super) fn read_log(&self) {
+        self.signals.log.notify_one();
     }
 
     /// The Postgres channel that the sequencer notifies in the stamping transaction.
@@ -64,11 +74,16 @@ impl Wake {
 
     /// Whether this pod's sequencer leads.
     pub fn is_leading(&self) -> bool {
-        self.signals.leading.load(Ordering::Relaxed)
+        *self.signals.leading.borrow()
+    }
+
+    /// Tells when the lead is won or lost.
+    pub(super) fn leading(&self) -> watch::Receiver<bool> {
+        self.signals.leading.subscribe()
     }
 
     pub(super) fn set_leading(&self, leading: bool) {
-        self.signals.leading.store(leading, Ordering::Relaxed);
+        self.signals.leading.send_replace(leading);
     }
 
     /// Waits for work in the outbox, at most for `period`.
@@ -128,7 +143,7 @@ impl Wake {
             if message.get_channel_name() == outbox {
                 self.signals.outbox.notify_one();
             } else {
-                self.signals.log.notify_one();
+                self.log_grew_elsewhere();
             }
         }
         Ok(())
@@ -155,10 +170,10 @@ impl Wake {
         let mut listener = PgListener::connect_with(&own).await?;
         listener.listen(&self.channel).await?;
         // What was stamped before this subscription stood is read now.
-        self.signals.log.notify_one();
+        self.read_log();
         loop {
             match tokio::time::timeout(SILENCE_MAX, listener.try_recv()).await {
-                Ok(Ok(Some(_))) => self.signals.log.notify_one(),
+                Ok(Ok(Some(_))) => self.log_grew_elsewhere(),
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => still_there(&mut listener).await?,

@@ -34,16 +34,12 @@ impl Session {
         let selection = Selection {
             types: filter.as_ref().map(Filter::types),
             subjects: (!subjects.is_empty()).then_some(&*subjects),
-            after: history.after.map_or(0, |after| after.seq),
+            after: history.after,
             limit,
         };
         let read = read::history(&self.state.postgres, &selection).await.map_err(ApiError::from)?;
         let head = read.head;
-        let gap = match history.after {
-            Some(after) if !head.includes(after) => return Err(ApiError::UnknownPosition { head }.into()),
-            Some(after) => read.gap(after.seq).map(|(from, to)| json!({ "from": from, "to": to })),
-            None => None,
-        };
+        let gap = read.gap.map(|(from, to)| json!({ "from": from, "to": to }));
         let entries = &read.entries;
         let shown = &entries[..fitting(entries.iter().map(|entry| entry.encoded.len()))];
         let more = entries.len() == limit || shown.len() < entries.len();

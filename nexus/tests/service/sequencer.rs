@@ -116,6 +116,17 @@ async fn a_transaction_that_commits_late_is_not_skipped() {
     assert!(stamped[0].1 > late_id);
 }
 
+/// Until a statement of the sequencer waits for a lock that the test holds.
+async fn until_the_sequencer_is_blocked(world: &World) {
+    const BLOCKED: &str = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'";
+    let leader = leader_backend(world).await;
+    until("the sequencer to wait for the lock", async || {
+        let blocked: i64 = sqlx::query_scalar(BLOCKED).bind(leader).fetch_one(&world.postgres).await.expect("ask");
+        (blocked == 1).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_stamping_transaction_waits_for_the_head() {
     let world = World::new().await;
@@ -124,13 +135,85 @@ async fn a_second_stamping_transaction_waits_for_the_head() {
     let mut fence = world.postgres.begin().await.expect("begin");
     sqlx::query("SELECT seq FROM head FOR UPDATE").execute(&mut *fence).await.expect("lock");
     let publish = tokio::spawn(async move { client.publish(&event("one", "a")).await });
-    until("the event in the outbox", async || {
-        let waiting: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&world.postgres).await.expect("ask");
-        (waiting == 1).then_some(())
-    })
-    .await;
+    until_the_sequencer_is_blocked(&world).await;
     assert_eq!(world.log().await, []);
     fence.rollback().await.expect("release");
     assert_eq!(publish.await.expect("published"), "1.1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_needs_no_outbox_to_publish() {
+    let world = World::new().await;
+    let (leader, other) = (world.nexus().await.client, world.nexus().await.client);
+    for statement in [
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no outbox'; END $$",
+        "CREATE TRIGGER refuse BEFORE INSERT ON outbox EXECUTE FUNCTION refuse()",
+    ] {
+        sqlx::query(statement).execute(&world.postgres).await.expect("refuse the outbox");
+    }
+    assert_eq!(leader.publish(&event("one", "a")).await, "1.1");
+    assert_eq!(other.post("/v1/events", &event("two", "a")).await.problem(), (503, "unavailable"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_comes_after_everything_in_the_outbox() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let publish = |id: &'static str| {
+        let client = client.clone();
+        tokio::spawn(async move { client.publish(&event(id, "a")).await })
+    };
+    let mut fence = world.postgres.begin().await.expect("begin");
+    sqlx::query("SELECT seq FROM head FOR UPDATE").execute(&mut *fence).await.expect("lock");
+    let first = publish("first");
+    until_the_sequencer_is_blocked(&world).await;
+    // More than one batch, committed before the second publish begins.
+    let fill = "INSERT INTO outbox (key, type, subject, event)
+        SELECT gen_random_uuid(), 'health.check', 'system/a', '{\"id\":\"older\"}' FROM generate_series(1, 2500)";
+    sqlx::query(fill).execute(&world.postgres).await.expect("fill the outbox");
+    let second = publish("second");
+    until("the second to wait in the pod", async || {
+        client.get("/metrics").await.text.contains("\nnexus_publish_queue_requests 1\n").then_some(())
+    })
+    .await;
+    fence.rollback().await.expect("release");
+    let places = (first.await.expect("published"), second.await.expect("published"));
+    let overtaken = "SELECT count(*) FROM log WHERE event ->> 'id' = 'older'
+        AND seq > (SELECT seq FROM log WHERE event ->> 'id' = 'second')";
+    let overtaken: i64 = sqlx::query_scalar(overtaken).fetch_one(&world.postgres).await.expect("ask");
+    assert_eq!(overtaken, 0, "{places:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_holds_the_key_of_one_event_does_not_hold_up_the_others() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    client.publish(&event("first", "a")).await;
+    // Someone publishes by SQL what is then published over HTTP too, and takes a long time to commit.
+    let mut open = world.postgres.begin().await.expect("begin");
+    let key = "INSERT INTO event_key (key, outbox_id) VALUES ($1, nextval('outbox_id'))";
+    sqlx::query(key).bind(key_of("/tests", "held")).execute(&mut *open).await.expect("hold the key");
+    let publisher = client.clone();
+    let held = tokio::spawn(async move { acknowledged(&publisher, &event("held", "a")).await });
+    until_the_sequencer_is_blocked(&world).await;
+    for number in 0..20 {
+        client.publish(&event(&format!("other-{number}"), "a")).await;
+    }
+    assert!(!held.is_finished(), "its key is still held");
+    open.rollback().await.expect("release");
+    assert_eq!(held.await.expect("published"), "1.22");
+}
+
+/// The key under which the log knows an event again.
+fn key_of(source: &str, id: &str) -> uuid::Uuid {
+    let event = nexus::log::NewEvent::accepted(nexus::events::CloudEvent {
+        id: id.to_owned(),
+        source: source.to_owned(),
+        event_type: String::new(),
+        subject: String::new(),
+        time: jiff::Timestamp::UNIX_EPOCH,
+        data: Value::Null,
+        extensions: std::collections::BTreeMap::new(),
+    });
+    event.key()
 }

@@ -1,0 +1,166 @@
+//! What waits to be published. Whoever is free to commit takes all of it at once: one commit then serves many callers.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::event::NewEvent;
+use super::publisher::{Publish, Published};
+
+/// Requests that may wait for a commit; more are told to come back.
+const REQUESTS_MAX: usize = 4_096;
+/// Events after which a group takes no further request: one statement stays short.
+const GROUP_EVENTS_MAX: usize = 1_000;
+
+type Reply = oneshot::Sender<Result<Vec<Published>, Publish>>;
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    grew: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    requests: VecDeque<Request>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Request {
+    events: Vec<NewEvent>,
+    reply: Reply,
+}
+
+impl Queue {
+    /// Adds a request; the answer comes when its events have their places.
+    pub(super) fn push(
+        &self,
+        events: Vec<NewEvent>,
+    ) -> Result<oneshot::Receiver<Result<Vec<Published>, Publish>>, Publish> {
+        let (reply, answer) = oneshot::channel();
+        let mut waiting = self.waiting();
+        if waiting.closed {
+            return Err(Publish::Stop);
+        }
+        if waiting.requests.len() >= REQUESTS_MAX {
+            return Err(Publish::FillQueue);
+        }
+        waiting.requests.push_back(Request { events, reply });
+        drop(waiting);
+        self.grew.notify_one();
+        Ok(answer)
+    }
+
+    /// What waits, in its order, as far as it fits into one statement; an empty group when nothing waits.
+    pub(super) fn take(&self) -> Group {
+        let mut group = Group::default();
+        let mut waiting = self.waiting();
+        while group.events.len() < GROUP_EVENTS_MAX {
+            let Some(request) = waiting.requests.pop_front() else { break };
+            group.replies.push((request.events.len(), request.reply));
+            group.events.extend(request.events);
+        }
+        group
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting().requests.len()
+    }
+
+    /// Waits until something was pushed since the last call.
+    pub(super) async fn grew(&self) {
+        self.grew.notified().await;
+    }
+
+    /// Refuses further requests; what waits can still be taken.
+    pub(super) fn close(&self) {
+        self.waiting().closed = true;
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Requests that are committed together.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    events: Vec<NewEvent>,
+    /// How many of the events each request has, and where its answer goes.
+    replies: Vec<(usize, Reply)>,
+}
+
+impl Group {
+    pub(super) fn events(&self) -> &[NewEvent] {
+        &self.events
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.replies.is_empty()
+    }
+
+    /// Answers every request: each gets its share of the places, or the one error of all.
+    pub(super) fn answer(self, published: &Result<Vec<Published>, Publish>) {
+        let mut answered = 0;
+        for (count, reply) in self.replies {
+            let answer = published.as_ref().map(|all| all[answered..answered + count].to_vec());
+            answered += count;
+            // Nobody waits any more when the client has left.
+            let _ = reply.send(answer.map_err(Clone::clone));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::events::system::{Health, HealthCheck};
+
+    fn events(count: usize) -> Vec<NewEvent> {
+        let payload = HealthCheck { component: "a".into(), status: Health::Healthy, latency_milliseconds: None };
+        (0..count).map(|_| NewEvent::emit(Uuid::new_v4(), "a", Timestamp::UNIX_EPOCH, &payload)).collect()
+    }
+
+    fn places(range: std::ops::Range<i64>) -> Vec<Published> {
+        range.map(|seq| Published { seq, duplicate: false }).collect()
+    }
+
+    #[test]
+    fn every_request_of_a_group_gets_its_own_places() {
+        let queue = Queue::default();
+        let answers = [2, 1, 3].map(|count| queue.push(events(count)).expect("room"));
+        let group = queue.take();
+        assert_eq!(group.events().len(), 6);
+        assert!(queue.take().is_empty());
+        group.answer(&Ok(places(10..16)));
+        let answers = answers.map(|mut answer| answer.try_recv().expect("answered").expect("published"));
+        assert_eq!(answers, [places(10..12), places(12..13), places(13..16)]);
+    }
+
+    #[test]
+    fn a_group_ends_with_the_request_that_fills_it() {
+        let queue = Queue::default();
+        for count in [GROUP_EVENTS_MAX - 1, 2, 1] {
+            drop(queue.push(events(count)).expect("room"));
+        }
+        assert_eq!(queue.take().events().len(), GROUP_EVENTS_MAX + 1);
+        assert_eq!(queue.take().events().len(), 1);
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_a_closed_one_stops() {
+        let queue = Queue::default();
+        for _ in 0..REQUESTS_MAX {
+            queue.push(Vec::new()).expect("room");
+        }
+        assert!(matches!(queue.push(Vec::new()), Err(Publish::FillQueue)));
+        queue.close();
+        assert!(matches!(queue.push(Vec::new()), Err(Publish::Stop)));
+        assert!(!queue.take().is_empty(), "what waits is still committed");
+    }
+}
