@@ -1,6 +1,7 @@
 //! The Docker Engine that everything runs on: the one that answers, else one of our own.
 //! Never touches an engine that it did not start.
 
+mod mounts;
 mod own;
 
 use crate::{output, packages, run, store};

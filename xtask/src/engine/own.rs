@@ -1,6 +1,7 @@
 //! Our own `dockerd`, for a machine where none runs: data in the cache, sockets in `/run`.
 //! It outlives the chore that started it and is stopped by `cargo xtask down`.
 
+use super::mounts;
 use crate::output::Step;
 use crate::{run, store};
 use anyhow::{Context as _, Result, bail};
@@ -113,6 +114,7 @@ impl Own {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+        remove(&self.run)?;
         Ok(true)
     }
 
@@ -121,12 +123,8 @@ impl Own {
         if let Some(pid) = self.pid() {
             bail!("our own Docker Engine still runs (pid {pid})");
         }
-        for folder in [&self.run, &self.data] {
-            if folder.exists() {
-                fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
-            }
-        }
-        Ok(())
+        remove(&self.run)?;
+        remove(&self.data)
     }
 
     fn arguments(&self) -> Result<Vec<String>> {
@@ -136,6 +134,8 @@ impl Own {
             flag("data-root", &self.data),
             flag("exec-root", &self.run.join("exec")),
             flag("pidfile", &self.pid_file()),
+            // The nodes have a network of their own; the default one would outlive the engine.
+            "--bridge=none".into(),
         ];
         if lacks_capability(&fs::read_to_string("/proc/self/status").unwrap_or_default(), CAP_SYS_RESOURCE) {
             let wrapper = self.write_runc_wrapper()?;
@@ -201,6 +201,15 @@ impl Own {
     fn pid_file(&self) -> PathBuf {
         self.run.join("docker.pid")
     }
+}
+
+/// Removes a folder with what the engine left mounted in it.
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        mounts::unmount_all(folder)?;
+        fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// Turns forwarding on before `dockerd` would: it sets the policy of the FORWARD chain to DROP where
