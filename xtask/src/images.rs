@@ -11,6 +11,7 @@ use crate::output::Step;
 use crate::{output, packages, run, store};
 use anyhow::{Context as _, Result};
 use builder::Builder;
+pub(crate) use release::{Ahead, compile_ahead};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,8 +46,8 @@ pub(crate) struct Image {
 /// Builds the images and prints what they are.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let images = match args.builder {
-        Choice::Docker => build_all(&Engine::ready()?)?,
-        Choice::Buildah => build_with(&Builder::buildah()?)?,
+        Choice::Docker => build_all(&Engine::ready()?, compile_ahead())?,
+        Choice::Buildah => build_with(&Builder::buildah()?, compile_ahead())?,
     };
     if args.json {
         output::result(&serde_json::to_string_pretty(&images)?);
@@ -58,9 +59,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// All images of the data layer, with Docker; those that are missing are built.
-pub(crate) fn build_all(engine: &Engine) -> Result<Vec<Image>> {
-    build_with(&Builder::Docker(engine))
+/// All images of the data layer, with Docker; those that are missing are built, the binaries from what was compiled
+/// ahead.
+pub(crate) fn build_all(engine: &Engine, ahead: Ahead) -> Result<Vec<Image>> {
+    build_with(&Builder::Docker(engine), ahead)
 }
 
 /// Makes sure that the engine has `debian:bookworm-slim`.
@@ -78,19 +80,20 @@ pub(crate) fn nexus() -> Result<PathBuf> {
     release::NEXUS.program_file()
 }
 
-fn build_with(builder: &Builder) -> Result<Vec<Image>> {
+fn build_with(builder: &Builder, ahead: Ahead) -> Result<Vec<Image>> {
     packages::ensure(&["python3", "python3-pip", "ca-certificates"])?;
     // One at a time: a second `up` then finds the images instead of building them once more.
     let _lock = store::lock("images")?;
     base::ensure(builder)?;
     let under = builder.contents(base::NAME).context("find the base image")?;
-    Ok(vec![
+    let mut images = vec![
         postgres(builder, &under)?,
         mongo(builder, &under)?,
         image(builder, "redis", &key_of("redis", &under)?, |_| Ok(()))?,
-        binary(builder, &release::OPERATOR)?,
-        binary(builder, &release::NEXUS)?,
-    ])
+    ];
+    ahead.finish();
+    images.extend([binary(builder, &release::OPERATOR)?, binary(builder, &release::NEXUS)?]);
+    Ok(images)
 }
 
 fn binary(builder: &Builder, binary: &release::Binary) -> Result<Image> {

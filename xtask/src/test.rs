@@ -8,6 +8,7 @@ mod summary;
 
 use crate::cargo;
 use crate::check::CHECKS;
+use crate::images::{self, Ahead};
 use crate::output::{self, Step};
 use crate::services::{Ports, Services};
 use anyhow::{Context as _, Result};
@@ -38,10 +39,12 @@ pub struct Args {
 /// Runs everything; fails when something failed.
 pub fn run(args: &Args) -> Result<()> {
     let mut summary = Summary::default();
+    // A filter may leave nothing for the cluster.
+    let ahead = (args.filter.is_none() && !args.skip_e2e).then(images::compile_ahead).unwrap_or_default();
     if args.filter.is_none() {
         checks(&mut summary);
     }
-    if let Err(error) = tests(args, &mut summary) {
+    if let Err(error) = tests(args, ahead, &mut summary) {
         summary.broken("build of the tests", &error);
     }
     output::result(&summary.table());
@@ -59,7 +62,7 @@ fn checks(summary: &mut Summary) {
     }
 }
 
-fn tests(args: &Args, summary: &mut Summary) -> Result<()> {
+fn tests(args: &Args, ahead: Ahead, summary: &mut Summary) -> Result<()> {
     output::note("Tests");
     let step = Step::start("build the tests");
     // Kept until all have run: another clone would build others in their place.
@@ -81,7 +84,7 @@ fn tests(args: &Args, summary: &mut Summary) -> Result<()> {
         summary.left_out("end to end", "--skip-e2e");
         return Ok(());
     }
-    let cluster = || end_to_end::prepare(args.context.as_deref()).context("set up the cluster");
+    let cluster = || end_to_end::prepare(args.context.as_deref(), ahead).context("set up the cluster");
     let options = Options { threads: Some(THREADS_QUEUEING), ..options };
     within("end to end", cluster, &of(Needs::Cluster), &options, summary);
     Ok(())

@@ -7,7 +7,7 @@ mod travel;
 
 use crate::cluster;
 use crate::engine::Engine;
-use crate::images::{self, Image};
+use crate::images::{self, Ahead, Image};
 use crate::output::{self, Step};
 use crate::{chart, packages, run, store};
 use anyhow::{Context as _, Result};
@@ -35,8 +35,9 @@ pub fn run(args: &Args) -> Result<()> {
     output::note(&format!("  ✓ {}", engine.describe()));
     // Two at once would undo each other's half-done work.
     let _lock = store::lock("up")?;
+    let ahead = images::compile_ahead();
     let cluster = named.map_or_else(|| cluster::ensure(&engine), Ok)?;
-    let images = build(&engine)?;
+    let images = build(&engine, ahead)?;
     cluster.load(&images)?;
     chart::install(&cluster, &images)?;
     demo::apply(&cluster)?;
@@ -53,9 +54,9 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn build(engine: &Engine) -> Result<Vec<Image>> {
+fn build(engine: &Engine, ahead: Ahead) -> Result<Vec<Image>> {
     let step = Step::start("images");
-    let images = images::build_all(engine).context("build the images")?;
+    let images = images::build_all(engine, ahead).context("build the images")?;
     step.done(&format!("{} present", images.len()));
     for image in &images {
         output::note(&format!("      {:<32} {:>10}", image.reference, output::size(image.bytes)));

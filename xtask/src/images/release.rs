@@ -8,6 +8,9 @@ use crate::{cargo, output, run, store};
 use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Where the binary is in its image.
 const BINARIES: &str = "usr/local/bin";
@@ -35,7 +38,7 @@ impl Binary {
     /// The root file system with this binary, built if its sources have changed.
     pub(super) fn root_folder(&self) -> Result<PathBuf> {
         let key = self.key()?;
-        store::built(&format!("release-{}", self.folder), &key, |root| {
+        store::built(&self.name(), &key, |root| {
             // Kept until the binary is copied: another clone would build its own in its place.
             let build = cargo::build_folder()?;
             compile(&build)?;
@@ -48,6 +51,11 @@ impl Binary {
     /// The program itself, from the same build as its image.
     pub(super) fn program_file(&self) -> Result<PathBuf> {
         Ok(self.root_folder()?.join(BINARIES).join(self.program))
+    }
+
+    /// What the store calls it.
+    fn name(&self) -> String {
+        format!("release-{}", self.folder)
     }
 
     /// A key over all that the binary is built from.
@@ -80,13 +88,50 @@ impl Binary {
     }
 }
 
+/// A compile of the release binaries beside other work.
+#[must_use]
+#[derive(Default)]
+pub(crate) struct Ahead(Option<JoinHandle<Result<()>>>);
+
+/// Begins to compile the release binaries where they are not there yet. What comes before them in a chore mostly
+/// waits, for downloads and for the cluster.
+pub(crate) fn compile_ahead() -> Ahead {
+    let built = |binary: &Binary| binary.key().is_ok_and(|key| store::root().join(binary.name()).join(key).is_dir());
+    let missing = !(built(&NEXUS) && built(&OPERATOR));
+    Ahead(missing.then(|| thread::spawn(|| run::quiet(&mut build_command(&cargo::build_folder()?)))))
+}
+
+impl Ahead {
+    /// Waits for its end. What went wrong is not told here: the compile that follows meets it again, and shows it.
+    pub(crate) fn finish(self) {
+        let Some(compile) = self.0.filter(|compile| !compile.is_finished()) else { return };
+        let step = Step::start("release binaries, begun at the start");
+        let mut told = Instant::now();
+        while !compile.is_finished() {
+            if told.elapsed() >= TELL_PERIOD {
+                step.waiting("the compiler");
+                told = Instant::now();
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        step.done("");
+    }
+}
+
+/// How often a person is told that the compiler is still at work.
+const TELL_PERIOD: Duration = Duration::from_secs(20);
+
+fn build_command(folder: &BuildFolder) -> Command {
+    let mut build = folder.command(["build", "--release", "--locked", "--bins"]);
+    build.args(["--package", NEXUS.package, "--package", OPERATOR.package]);
+    build
+}
+
 /// Compiles both programs in one go: cargo unifies the features of what it builds together, so building one
 /// alone would compile shared dependencies a second time.
 fn compile(folder: &BuildFolder) -> Result<()> {
     let step = Step::start("release binaries");
-    let mut build = folder.command(["build", "--release", "--locked", "--bins"]);
-    run::shown(build.args(["--package", NEXUS.package, "--package", OPERATOR.package]))
-        .context("compile the release binaries")?;
+    run::shown(&mut build_command(folder)).context("compile the release binaries")?;
     let size = |binary: &Binary| -> Result<String> {
         let file = store::target().join("release").join(binary.program);
         let bytes = fs::metadata(&file).with_context(|| format!("find {}", file.display()))?.len();
