@@ -194,10 +194,10 @@ pub(crate) async fn publish_all(state: &AppState, events: Vec<NewEvent>) -> Resu
     }
     let names: Vec<(String, String)> = events.iter().map(|event| (event.id.clone(), event.source.clone())).collect();
     let published = state.publisher.publish(events).await?;
-    let receipt = |((id, source), Published { seq, duplicate }): ((String, String), Published)| Receipt {
+    let receipt = |((id, source), Published { position, duplicate }): ((String, String), Published)| Receipt {
         id,
         source,
-        position: state.tail.at(seq),
+        position,
         duplicate,
     };
     Ok(names.into_iter().zip(published).map(receipt).collect())

@@ -181,13 +181,12 @@ async fn profile(
 /// sequencer is away for so long that the caller would give up and not know of the commit.
 async fn answer(state: &AppState, status: StatusCode, written: Written) -> Response {
     let ids = [written.outbox_id];
-    let numbers = if written.repeated { state.tail.await_old(&ids).await } else { state.tail.await_all(&ids).await };
+    let places = if written.repeated { state.tail.await_old(&ids).await } else { state.tail.await_all(&ids).await };
     let json = HeaderValue::from_static("application/json");
     let mut response = (status, [(header::CONTENT_TYPE, json)], Bytes::from(written.answer)).into_response();
-    match numbers {
-        Ok(numbers) => {
-            let position = numbers.first().map(|seq| token(state.tail.at(*seq)));
-            response.headers_mut().extend(position.map(|position| (POSITION_HEADER, position)));
+    match places {
+        Ok(places) => {
+            response.headers_mut().extend(places.first().map(|position| (POSITION_HEADER, token(*position))));
         }
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "a write is committed and has no position yet");

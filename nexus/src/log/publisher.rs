@@ -17,6 +17,7 @@ use super::stamp::Outcome;
 use super::tail::Tail;
 use super::wake::Wake;
 use crate::metrics::Metrics;
+use crate::position::Position;
 
 /// Groups under way at once: while one waits for its commit the next one is gathered.
 const GROUPS_MAX: usize = 4;
@@ -26,8 +27,8 @@ const GROUP_DEADLINE: Duration = Duration::from_secs(5);
 /// Where a published event stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Its number in the log.
-    pub seq: i64,
+    /// Its place in the log.
+    pub position: Position,
     /// Whether an event with this source and id was there before.
     pub duplicate: bool,
 }
@@ -138,7 +139,7 @@ impl Groups {
     /// Answers a group that the sequencer has put into the log.
     pub(super) async fn answer_stamped(&self, group: Group, outcomes: Vec<Outcome>) {
         let places = outcomes.iter().map(|outcome| match outcome {
-            Outcome::Stamped(seq) => Some(Place::Known(*seq)),
+            Outcome::Stamped(position) => Some(Place::Known(*position)),
             Outcome::Duplicate => None,
         });
         if let Some(places) = places.collect() {
@@ -159,7 +160,7 @@ impl Groups {
         let mut connection = self.pool.acquire().await.map_err(AppendEvents::InsertOutbox)?;
         let mut originals = originals(&mut connection, &keys).await?.into_iter();
         let place = |outcome: &Outcome| match outcome {
-            Outcome::Stamped(seq) => Some(Place::Known(*seq)),
+            Outcome::Stamped(position) => Some(Place::Known(*position)),
             Outcome::Duplicate => originals.next().map(Place::OfOriginal),
         };
         outcomes.iter().map(place).collect::<Option<_>>().ok_or(AppendEvents::FindOriginal)
@@ -226,8 +227,8 @@ impl Groups {
         let originals = if originals.is_empty() { Vec::new() } else { self.tail.await_old(&originals).await? };
         let mut originals = originals.into_iter();
         let published = |place: &Place| match place {
-            Place::Known(seq) => Some(Published { seq: *seq, duplicate: false }),
-            Place::OfOriginal(_) => originals.next().map(|seq| Published { seq, duplicate: true }),
+            Place::Known(position) => Some(Published { position: *position, duplicate: false }),
+            Place::OfOriginal(_) => originals.next().map(|position| Published { position, duplicate: true }),
         };
         places.iter().map(published).collect::<Option<_>>().ok_or(ReadLog::AwaitStamp)
     }
@@ -236,7 +237,7 @@ impl Groups {
 /// Where an event of a group stands.
 enum Place {
     /// In the log.
-    Known(i64),
+    Known(Position),
     /// Where the first event with its source and id does, which has this number in the outbox.
     OfOriginal(i64),
 }

@@ -120,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::events::system::{Health, HealthCheck};
+    use crate::position::Position;
 
     fn events(count: usize) -> Vec<NewEvent> {
         let payload = HealthCheck { component: "a".into(), status: Health::Healthy, latency_milliseconds: None };
@@ -127,7 +128,7 @@ mod tests {
     }
 
     fn places(range: std::ops::Range<i64>) -> Vec<Published> {
-        range.map(|seq| Published { seq, duplicate: false }).collect()
+        range.map(|seq| Published { position: Position { epoch: 1, seq }, duplicate: false }).collect()
     }
 
     #[test]

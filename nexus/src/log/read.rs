@@ -175,10 +175,12 @@ pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History
     Ok(History { head, entries, gap })
 }
 
-/// The numbers that events of the outbox got; those not stamped yet are left out.
-pub(super) async fn stamped(pool: &PgPool, outbox_ids: &[i64]) -> Result<Vec<(i64, i64)>, ReadLog> {
-    let statement = sqlx::query_as("SELECT outbox_id, seq FROM log WHERE outbox_id = ANY($1)");
-    bounded(statement.bind(outbox_ids).fetch_all(pool)).await
+/// The places that events of the outbox got; those not stamped yet are left out.
+pub(super) async fn stamped(pool: &PgPool, outbox_ids: &[i64]) -> Result<Vec<(i64, Position)>, ReadLog> {
+    let statement =
+        sqlx::query_as("SELECT outbox_id, epoch, log.seq FROM log CROSS JOIN head WHERE outbox_id = ANY($1)");
+    let rows: Vec<(i64, i32, i64)> = bounded(statement.bind(outbox_ids).fetch_all(pool)).await?;
+    Ok(rows.into_iter().map(|(outbox_id, epoch, seq)| (outbox_id, Position { epoch, seq })).collect())
 }
 
 type Row = (i64, i64, String, String, String, jiff_sqlx::Timestamp);

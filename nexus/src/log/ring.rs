@@ -34,7 +34,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         *self = Self::default();
     }
 

@@ -15,7 +15,7 @@ const OUTBOX_EVENTS_MAX: i64 = 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It has this place in the log.
-    Stamped(i64),
+    Stamped(Position),
     /// An event with this source and id was there before.
     Duplicate,
 }
@@ -98,7 +98,8 @@ fn read(rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
         stamped.epoch = epoch;
         let given = number.and_then(|number| usize::try_from(number - 1).ok());
         if let Some(index) = given {
-            outcomes[index] = Some(seq.map_or(Outcome::Duplicate, Outcome::Stamped));
+            let stamped = |seq| Outcome::Stamped(Position { epoch, seq });
+            outcomes[index] = Some(seq.map_or(Outcome::Duplicate, stamped));
         }
         // A duplicate has none of them.
         let (Some(seq), Some(outbox_id), Some(recorded_at)) = (seq, outbox_id, recorded_at) else { continue };

@@ -63,7 +63,7 @@ impl Tail {
     }
 
     /// The entry's place as clients see it.
-    pub fn at(&self, seq: i64) -> Position {
+    fn at(&self, seq: i64) -> Position {
         Position { epoch: self.epoch(), seq }
     }
 
@@ -93,45 +93,40 @@ impl Tail {
         read::after(&self.shared.pool, self.epoch(), seq, limit).await
     }
 
-    /// The number that an event of the outbox gets. Called after its transaction was committed; wakes the sequencer.
-    pub async fn await_outbox(&self, outbox_id: i64) -> Result<i64, ReadLog> {
-        let numbers = self.await_all(&[outbox_id]).await?;
-        numbers.first().copied().ok_or(ReadLog::AwaitStamp)
-    }
-
-    /// The numbers that events of the outbox get, in the order given.
-    pub async fn await_all(&self, outbox_ids: &[i64]) -> Result<Vec<i64>, ReadLog> {
+    /// The places that events of the outbox get, in the order given. Called after their transaction was committed; wakes
+    /// the sequencer.
+    pub async fn await_all(&self, outbox_ids: &[i64]) -> Result<Vec<Position>, ReadLog> {
         let mut moved = self.subscribe();
         self.shared.wake.outbox_grew();
         let in_memory = async {
             loop {
-                if let Some(numbers) = self.numbers_in_memory(outbox_ids) {
-                    return Some(numbers);
+                if let Some(places) = self.places_in_memory(outbox_ids) {
+                    return Some(places);
                 }
                 moved.changed().await.ok()?;
             }
         };
         match tokio::time::timeout(STAMP_DEADLINE, in_memory).await {
-            Ok(Some(numbers)) => Ok(numbers),
-            Ok(None) | Err(_) => self.numbers_in_log(outbox_ids).await,
+            Ok(Some(places)) => Ok(places),
+            Ok(None) | Err(_) => self.places_in_log(outbox_ids).await,
         }
     }
 
-    /// The numbers of events that may be long gone from memory, such as the first ones of duplicates.
-    pub async fn await_old(&self, outbox_ids: &[i64]) -> Result<Vec<i64>, ReadLog> {
-        match self.numbers_in_log(outbox_ids).await {
+    /// The places of events that may be long gone from memory, such as the first ones of duplicates.
+    pub async fn await_old(&self, outbox_ids: &[i64]) -> Result<Vec<Position>, ReadLog> {
+        match self.places_in_log(outbox_ids).await {
             Err(ReadLog::AwaitStamp) => self.await_all(outbox_ids).await,
             found => found,
         }
     }
 
-    fn numbers_in_memory(&self, outbox_ids: &[i64]) -> Option<Vec<i64>> {
-        self.ring(|ring| outbox_ids.iter().map(|id| ring.seq_of_outbox(*id)).collect())
+    fn places_in_memory(&self, outbox_ids: &[i64]) -> Option<Vec<Position>> {
+        // The epoch changes with the ring locked, so it is that of the entries.
+        self.ring(|ring| outbox_ids.iter().map(|id| ring.seq_of_outbox(*id).map(|seq| self.at(seq))).collect())
     }
 
-    async fn numbers_in_log(&self, outbox_ids: &[i64]) -> Result<Vec<i64>, ReadLog> {
-        let stamped = read::stamped(&self.shared.pool, outbox_ids).await?;
-        let stamped: HashMap<i64, i64> = stamped.into_iter().collect();
+    async fn places_in_log(&self, outbox_ids: &[i64]) -> Result<Vec<Position>, ReadLog> {
+        let stamped: HashMap<i64, Position> = read::stamped(&self.shared.pool, outbox_ids).await?.into_iter().collect();
         outbox_ids.iter().map(|id| stamped.get(id).copied().ok_or(ReadLog::AwaitStamp)).collect()
     }
 
@@ -199,20 +194,23 @@ impl Tail {
     async fn start_over(&self, head: Position) -> Result<(), ReadLog> {
         let oldest = read::oldest(&self.shared.pool).await?.unwrap_or(head.seq + 1);
         let begin = (head.seq - WARM_ENTRIES).max(oldest - 1).min(head.seq);
-        // Warm entries are read before the epoch is shown, so that nobody sees a head that lies behind.
+        // Shown at once with the epoch, so that nobody sees a head that lies behind, or entries of another epoch.
+        let mut warm = Ring::default();
         let mut applied = begin;
-        self.change_ring(Ring::clear);
         while applied < head.seq {
             match read::after(&self.shared.pool, head.epoch, applied, READ_ENTRIES_MAX).await? {
                 Batch::Entries(entries) => {
                     let Some(newest) = entries.last().map(|entry| entry.seq) else { break };
                     applied = newest;
-                    self.change_ring(|ring| entries.into_iter().for_each(|entry| ring.push(entry)));
+                    for entry in entries {
+                        warm.push(entry);
+                    }
                 }
                 Batch::Gap { oldest } => applied = oldest - 1,
             }
         }
-        self.change_ring(|_| {
+        self.change_ring(|ring| {
+            *ring = warm;
             self.shared.epoch.store(head.epoch, Ordering::Release);
             self.jump(applied);
         });

@@ -156,6 +156,16 @@ async fn the_leader_needs_no_outbox_to_publish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_place_has_the_epoch_of_the_log_and_not_of_what_the_pod_has_read() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    assert_eq!(client.publish(&event("before", "a")).await, "1.1");
+    // As after the log was restored from a backup; the pod has not looked yet.
+    sqlx::query("UPDATE head SET epoch = 2").execute(&world.postgres).await.expect("change the epoch");
+    assert_eq!(client.publish(&event("after", "a")).await, "2.2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_published_comes_after_everything_in_the_outbox() {
     let world = World::new().await;
     let client = world.nexus().await.client;
