@@ -1,5 +1,6 @@
 //! The clients of Postgres, Redis and `MongoDB`. All connect lazily: a store that is away never stops the process.
 
+mod migrations;
 pub mod mongo;
 pub mod postgres;
 pub mod redis;

@@ -13,7 +13,6 @@ use crate::position::Position;
 use crate::sync::Loaded;
 
 /// A row of `users`.
-#[derive(FromRow)]
 pub(super) struct UserRow {
     id: Uuid,
     email: String,
@@ -22,6 +21,20 @@ pub(super) struct UserRow {
     created_at: jiff_sqlx::Timestamp,
     updated_at: jiff_sqlx::Timestamp,
     last_login_at: Option<jiff_sqlx::Timestamp>,
+}
+
+impl FromRow<'_, PgRow> for UserRow {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            email: row.try_get("email")?,
+            display_name: row.try_get("display_name")?,
+            version: row.try_get("version")?,
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
+            last_login_at: row.try_get("last_login_at")?,
+        })
+    }
 }
 
 impl From<UserRow> for User {

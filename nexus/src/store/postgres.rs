@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 
+use super::migrations;
 use crate::config::DatabaseConfig;
 
 /// How long a request waits for a connection: shorter than a client's patience, longer than a failover's hiccup.
@@ -103,6 +104,6 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<(), PrepareDatabase> {
         let create = format!("CREATE SCHEMA IF NOT EXISTS {}", config.schema);
         sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await.map_err(PrepareDatabase::CreateSchema)?;
     }
-    sqlx::migrate!().run(&mut connection).await.map_err(PrepareDatabase::ApplyMigrations)?;
+    migrations::migrator().run(&mut connection).await.map_err(PrepareDatabase::ApplyMigrations)?;
     connection.close().await.map_err(PrepareDatabase::ConnectDatabase)
 }

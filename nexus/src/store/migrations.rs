@@ -1,0 +1,42 @@
+//! The migrations, as part of the program. Listed by hand: the macro that reads the folder would compile sqlx and its
+//! driver a second time, for the compiler's own use.
+
+use std::borrow::Cow;
+
+use sqlx::SqlStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// Version, description and statements of each file in `migrations/`. One that was released is never changed.
+const FILES: [(i64, &str, &str); 3] = [
+    (1, "log", include_str!("../../migrations/0001_log.sql")),
+    (2, "users", include_str!("../../migrations/0002_users.sql")),
+    (3, "idempotency", include_str!("../../migrations/0003_idempotency.sql")),
+];
+
+/// All of them, in their order.
+pub(super) fn migrator() -> Migrator {
+    let migration = |(version, description, statements): (i64, &'static str, &'static str)| {
+        let statements = SqlStr::from_static(statements);
+        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, statements, false)
+    };
+    Migrator::with_migrations(FILES.into_iter().map(migration).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_folder_is_listed_under_its_name() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let list = fs::read_dir(folder).expect("the folder is there");
+        let mut files: Vec<String> =
+            list.map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned()).collect();
+        files.sort();
+        let listed = FILES.map(|(version, description, _)| format!("{version:04}_{description}.sql"));
+        assert_eq!(files, listed);
+    }
+}
