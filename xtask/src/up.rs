@@ -9,7 +9,7 @@ use crate::cluster;
 use crate::engine::Engine;
 use crate::images::{self, Ahead, Image};
 use crate::output::{self, Step};
-use crate::{chart, packages, run, store};
+use crate::{chart, packages, run, store, tools};
 use anyhow::{Context as _, Result};
 use std::time::Instant;
 
@@ -37,6 +37,8 @@ pub fn run(args: &Args) -> Result<()> {
     let _lock = store::lock("up")?;
     let ahead = images::compile_ahead();
     let cluster = named.map_or_else(|| cluster::ensure(&engine), Ok)?;
+    // Before the images, whose binaries are still being compiled.
+    tools::helm()?;
     let images = build(&engine, ahead)?;
     cluster.load(&images)?;
     chart::install(&cluster, &images)?;

@@ -4,7 +4,7 @@
 use crate::cluster;
 use crate::engine::Engine;
 use crate::images::{self, Ahead};
-use crate::{chart, store};
+use crate::{chart, store, tools};
 use anyhow::Result;
 
 /// Makes sure that all is there, and returns what the tests read from their environment.
@@ -17,6 +17,7 @@ pub(super) fn prepare(context: Option<&str>, ahead: Ahead) -> Result<((), Vec<(S
         Some(name) => cluster::named(name)?,
         None => cluster::ensure(&engine)?,
     };
+    tools::helm()?;
     let images = images::build_all(&engine, ahead)?;
     cluster.load(&images)?;
     chart::install(&cluster, &images)?;

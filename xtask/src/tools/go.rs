@@ -17,6 +17,10 @@ pub(super) fn build() -> Result<Command> {
     let go = checked()?;
     let mut command = Command::new(go);
     command.env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false").env("GOWORK", "off");
+    if std::env::var_os("GOGC").is_none() {
+        // The compiler's own garbage: with more room for it, it takes a tenth less time.
+        command.env("GOGC", "400");
+    }
     Ok(command)
 }
 
