@@ -114,9 +114,13 @@ impl Groups {
             }
         }
         self.queue.close();
-        let rest = self.queue.take();
-        if !rest.is_empty() {
-            self.clone().commit(rest, self.place().await).await;
+        loop {
+            let place = self.place().await;
+            let rest = self.queue.take();
+            if rest.is_empty() {
+                break;
+            }
+            tokio::spawn(self.clone().commit(rest, place));
         }
         // Every place free again means that every group was committed.
         let _ = self.places.acquire_many(u32::try_from(GROUPS_MAX).unwrap_or(u32::MAX)).await;

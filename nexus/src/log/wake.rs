@@ -71,7 +71,7 @@ impl Wake {
     }
 
     /// The Postgres channel that the sequencer notifies in the stamping transaction; none while Redis carries the
-    /// wake-ups: it would cost a fifth of all single publishes.
+    /// wake-ups: without one for each batch single publishes were 9 and 39 % more in two pairs of runs.
     pub(super) fn channel(&self) -> Option<&str> {
         (!self.signals.redis_sends.load(Ordering::Relaxed)).then_some(&*self.channel)
     }
@@ -154,7 +154,7 @@ impl Wake {
         Ok(())
     }
 
-    /// Receives the notification that the sequencer sends with each stamped batch.
+    /// Receives the notifications that the sequencer sends while Redis does not carry the wake-ups.
     pub(crate) async fn receive_from_postgres(self, pool: PgPool, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
             let lost = tokio::select! {
