@@ -63,7 +63,7 @@ WITH place AS MATERIALIZED (
     RETURNING seq, outbox_id, type, subject, event, recorded_at
 ), moved AS (
     UPDATE head SET seq = (SELECT max(seq) FROM stamped) WHERE EXISTS (SELECT FROM stamped)
-    RETURNING CASE WHEN $2 IS NOT NULL THEN pg_notify($2, '') END
+    RETURNING pg_notify($2, '')
 )
 SELECT place.epoch, stamped.seq, stamped.outbox_id, given.number, stamped.recorded_at,
     CASE WHEN given.number IS NULL THEN stamped.type ELSE '' END,
@@ -75,10 +75,10 @@ FROM stamped FULL JOIN given ON given.id = stamped.outbox_id CROSS JOIN place OR
 /// are empty for a given event.
 type Row = (i32, Option<i64>, Option<i64>, Option<i64>, Option<Timestamp>, String, String, String);
 
-/// Stamps what the outbox holds and the given events, and notifies `channel`, if there is one, when the log grew.
+/// Stamps what the outbox holds and the given events, and notifies `channel` when the log grew.
 pub(super) async fn stamp(
     connection: &mut PgConnection,
-    channel: Option<&str>,
+    channel: &str,
     given: &[NewEvent],
 ) -> Result<Stamped, sqlx::Error> {
     let keys: Vec<_> = given.iter().map(|event| event.key).collect();
