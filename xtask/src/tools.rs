@@ -88,7 +88,7 @@ fn compiled(source: &str, package: &str, flags: &str, finish: impl FnOnce(&Path)
         let step = Step::start(format!("build {name} from Go modules (minutes, once)"));
         let binary = folder.join(name);
         let mut build = go::build()?;
-        build.current_dir(&source).args(["build", "-trimpath", "-ldflags", flags, "-o"]).arg(&binary).arg(package);
+        build.current_dir(&source).args(["build", "-trimpath", go::NO_DEBUG_SYMBOLS, "-ldflags", flags, "-o"]).arg(&binary).arg(package);
         go::run(&mut build)?;
         finish(folder)?;
         step.done(&crate::output::size(fs::metadata(&binary).context("read the size of the binary")?.len()));
@@ -104,7 +104,7 @@ fn installed(module: &Module) -> Result<PathBuf> {
         let mut install = go::build()?;
         // In a folder of its own: Go would read a go.mod that it finds above.
         install.current_dir(folder).env("GOBIN", folder);
-        install.args(["install", "-trimpath", "-ldflags", "-s -w", &address(module)]);
+        install.args(["install", "-trimpath", go::NO_DEBUG_SYMBOLS, "-ldflags", "-s -w", &address(module)]);
         go::run(&mut install)?;
         step.done("");
         Ok(())
