@@ -88,7 +88,11 @@ fn compiled(source: &str, package: &str, flags: &str, finish: impl FnOnce(&Path)
         let step = Step::start(format!("build {name} from Go modules (minutes, once)"));
         let binary = folder.join(name);
         let mut build = go::build()?;
-        build.current_dir(&source).args(["build", "-trimpath", go::NO_DEBUG_SYMBOLS, "-ldflags", flags, "-o"]).arg(&binary).arg(package);
+        build
+            .current_dir(&source)
+            .args(["build", "-trimpath", go::NO_DEBUG_SYMBOLS, "-ldflags", flags, "-o"])
+            .arg(&binary)
+            .arg(package);
         go::run(&mut build)?;
         finish(folder)?;
         step.done(&crate::output::size(fs::metadata(&binary).context("read the size of the binary")?.len()));
