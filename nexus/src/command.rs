@@ -1,6 +1,5 @@
 //! The commands of the binary: `serve`, `migrate`, `schema`, `token`. The only module that prints.
 
-use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::auth::{Claims, sign};
+use crate::chain::Chain;
 use crate::config::{Config, DatabaseConfig, Secret};
 use crate::events::Registry;
 use crate::http::{event_types, openapi, routes};
@@ -94,8 +94,7 @@ pub fn run(command: Command) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let error: &dyn Error = error.as_ref();
-            tracing::error!(error, "the command failed");
+            tracing::error!(error = %Chain(error.as_ref()), "the command failed");
             ExitCode::FAILURE
         }
     }

@@ -4,6 +4,8 @@
 pub mod config;
 pub mod position;
 
+mod chain;
+
 pub mod events;
 pub mod log;
 pub mod store;

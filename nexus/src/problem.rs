@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::VerifyToken;
+use crate::chain::Chain;
 use crate::events::Violation;
 use crate::log::{Publish, ReadLog};
 use crate::position::Position;
@@ -182,10 +183,10 @@ impl ApiError {
     /// One failure, one line: only what is ours to mend is logged.
     fn log(&self) {
         match self {
-            Self::Unavailable(cause) => tracing::warn!(error = &**cause as &dyn Error, "a request could not be served"),
-            Self::Internal(cause) => tracing::error!(error = &**cause as &dyn Error, "a request failed"),
+            Self::Unavailable(cause) => tracing::warn!(error = %Chain(&**cause), "a request could not be served"),
+            Self::Internal(cause) => tracing::error!(error = %Chain(&**cause), "a request failed"),
             Self::RefuseToken(error @ VerifyToken::FetchKeys(_)) => {
-                tracing::warn!(error = error as &dyn Error, "a token could not be verified");
+                tracing::warn!(error = %Chain(error), "a token could not be verified");
             }
             _ => {}
         }

@@ -4,6 +4,7 @@
 //! As in Kubernetes' own client, the age of another's claim is measured on this process' clock from the moment the
 //! claim was last seen to change, so that clocks that disagree do no harm.
 
+use crate::error::chain;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -54,7 +55,9 @@ impl Election {
             match self.attempt().await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(lease.name = self.name, error = %error, "cannot read or write the lease"),
+                Err(error) => {
+                    tracing::warn!(lease.name = self.name, error = chain(&error), "cannot read or write the lease");
+                }
             }
             tokio::time::sleep(RENEW_PERIOD).await;
         }
@@ -72,7 +75,9 @@ impl Election {
                     tracing::error!(lease.name = self.name, "another process took the lease");
                     return;
                 }
-                Ok(Err(error)) => tracing::warn!(lease.name = self.name, error = %error, "cannot renew the lease"),
+                Ok(Err(error)) => {
+                    tracing::warn!(lease.name = self.name, error = chain(&error), "cannot renew the lease");
+                }
                 Err(_) => {}
             }
             if renewed.elapsed() >= RENEW_DEADLINE {
@@ -91,7 +96,7 @@ impl Election {
         };
         spec.holder_identity = None;
         if let Err(error) = self.api.replace(&self.name, &PostParams::default(), &lease).await {
-            tracing::warn!(lease.name = self.name, error = %error, "cannot release the lease");
+            tracing::warn!(lease.name = self.name, error = chain(&error), "cannot release the lease");
         }
     }
 

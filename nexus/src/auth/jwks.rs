@@ -7,6 +7,8 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgo
 use jsonwebtoken::{Algorithm, DecodingKey};
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::chain::Chain;
+
 /// Keys older than this are fetched again, so that a withdrawn key stops working.
 const FRESH_FOR: Duration = Duration::from_mins(10);
 /// Least time between two fetches, whatever key ids tokens name: a caller cannot make us flood the issuer.
@@ -93,7 +95,7 @@ impl KeySet {
             return;
         }
         if let Err(error) = self.fetch_into(alone).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the issuer's keys were not renewed");
+            tracing::warn!(error = %Chain(&error), "the issuer's keys were not renewed");
         }
     }
 

@@ -16,6 +16,7 @@ use super::extract::{JsonOf, PathOf};
 use super::{Answer, AppState, Operation, Parameter, Routes};
 use crate::auth::caller::bearer;
 use crate::auth::{Caller, Scope, UsersRead, UsersWrite};
+use crate::chain::Chain;
 use crate::position::Position;
 use crate::problem::ApiError;
 use crate::records::idempotency::IdempotencyKey;
@@ -189,7 +190,7 @@ async fn answer(state: &AppState, status: StatusCode, written: Written) -> Respo
             response.headers_mut().extend(places.first().map(|position| (POSITION_HEADER, token(*position))));
         }
         Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "a write is committed and has no position yet");
+            tracing::warn!(error = %Chain(&error), "a write is committed and has no position yet");
         }
     }
     response

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::partitions::{self, ManagePartitions, Partition};
 use super::tail::Tail;
+use crate::chain::Chain;
 
 /// How often the log is looked through when nothing is written.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -36,7 +37,7 @@ pub(crate) async fn run(pool: PgPool, tail: Tail, events_min: i64, shutdown: Can
         match tokio::time::timeout(RUN_DEADLINE, drop_expired(&pool, events_min)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "old events stay until the next period");
+                tracing::debug!(error = %Chain(&error), "old events stay until the next period");
             }
             Err(_) => tracing::debug!("old events stay until the next period: the database did not answer"),
         }

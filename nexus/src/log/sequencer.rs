@@ -14,6 +14,7 @@ use super::queue::Group;
 use super::stamp::stamp;
 use super::tail::Tail;
 use super::wake::Wake;
+use crate::chain::Chain;
 use crate::metrics::Metrics;
 
 /// Longest time between two looks at the outbox: the cost of a wake-up that was lost with Redis.
@@ -76,8 +77,8 @@ impl Sequencer {
                 () = shutdown.cancelled() => break,
             };
             if self.wake.is_leading() || !away {
-                let error: &dyn std::error::Error = &lost;
-                tracing::warn!(error, led = self.wake.is_leading(), "the sequencer stopped and tries again");
+                let led = self.wake.is_leading();
+                tracing::warn!(error = %Chain(&lost), led, "the sequencer stopped and tries again");
             }
             away = true;
             self.wake.set_leading(false);
@@ -142,7 +143,7 @@ impl Sequencer {
             // The connection lives, and nothing was stamped: the group must not hold up the outbox.
             Err(LeadLog::StampEvents(sqlx::Error::Database(refusal))) if !group.is_empty() => {
                 tracing::debug!(
-                    error = &*refusal as &dyn std::error::Error,
+                    error = %Chain(&*refusal),
                     "a group is committed by way of the outbox"
                 );
                 self.groups.commit_apart(mem::take(group));

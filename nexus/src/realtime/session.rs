@@ -12,6 +12,7 @@ use super::encode;
 use super::limits::Limits;
 use super::subscription::Subscription;
 use crate::auth::{Claims, VerifyToken};
+use crate::chain::Chain;
 use crate::http::AppState;
 use crate::problem::ApiError;
 
@@ -65,7 +66,7 @@ impl Refusal {
 impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
         if let ApiError::Unavailable(cause) | ApiError::Internal(cause) = &error {
-            tracing::warn!(error = &**cause as &dyn std::error::Error, "a command could not be served");
+            tracing::warn!(error = %Chain(&**cause), "a command could not be served");
         }
         let problem = error.problem();
         let mut message = problem.detail.unwrap_or(problem.title);

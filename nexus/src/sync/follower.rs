@@ -11,6 +11,7 @@ use super::cache::{CHANGES_REMEMBERED_MAX, Inner};
 use super::changes::Changes;
 use super::confirmation::{Answer, Confirmation};
 use super::view::View;
+use crate::chain::Chain;
 use crate::log::{Batch, Entry, ReadLog, Tail};
 use crate::position::Position;
 
@@ -49,7 +50,7 @@ pub(super) async fn run(inner: &Inner, tail: &Tail, pool: &PgPool, shutdown: &Ca
             Ok(()) = moved.changed() => {}
         }
         if let Err(error) = catch_up(inner, tail).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the caches cannot follow the log");
+            tracing::warn!(error = %Chain(&error), "the caches cannot follow the log");
         }
         if let Some((head, at)) = settled {
             inner.change_view(|view| view.epoch() == head.epoch && view.confirm(head.seq, at));

@@ -131,3 +131,16 @@ async fn what_happened_is_counted() {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
 }
+
+#[test]
+fn a_command_that_fails_logs_every_cause() {
+    // Nothing listens on port 1.
+    let migrate = ["migrate", "--database-url", "postgres://nexus@127.0.0.1:1/nexus", "--log-format", "json"];
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_nexus")).args(migrate).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8(output.stderr).expect("text");
+    let line: serde_json::Value = serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");
+    let causes =
+        "migrate: connect to the database: error communicating with database: Connection refused (os error 111)";
+    assert_eq!(line["error"], causes);
+}

@@ -2,7 +2,7 @@
 
 use crate::api::{AzoraDataLayer, AzoraDataLayerStatus};
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::metrics::Write;
 use crate::names::FIELD_MANAGER;
 use crate::reconcile::status::find;
@@ -71,8 +71,7 @@ async fn tell(ctx: &Context, azora: &AzoraDataLayer, event: &Event) {
     match ctx.recorder.publish(event, &azora.object_ref(&())).await {
         Ok(()) => ctx.metrics.writes.get_or_create(&Write { verb: "event", kind: "Event" }).inc(),
         Err(error) => {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(layer.name = azora.name_any(), error, "cannot publish an Event");
+            tracing::warn!(layer.name = azora.name_any(), error = chain(&error), "cannot publish an Event");
             0
         }
     };

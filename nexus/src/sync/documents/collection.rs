@@ -9,6 +9,7 @@ use mongodb::{Collection, Database};
 use uuid::Uuid;
 
 use super::super::circuit::Circuit;
+use crate::chain::Chain;
 use crate::position::Position;
 use crate::records::Profile;
 
@@ -94,7 +95,7 @@ impl Profiles {
             }
             Ok(Err(error)) => {
                 if self.circuit.failed(Instant::now()) {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "profiles are read from Postgres");
+                    tracing::warn!(error = %Chain(&error), "profiles are read from Postgres");
                 }
                 None
             }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::super::metrics::SyncMetrics;
 use super::collection::{AccessDocuments, Lease, Profiles};
+use crate::chain::Chain;
 use crate::log::{Batch, Tail};
 use crate::position::Position;
 use crate::records::{load, user};
@@ -55,7 +56,7 @@ pub async fn follow(profiles: Profiles, pool: PgPool, tail: Tail, metrics: SyncM
         match step {
             Ok(()) if away => tracing::info!("the documents follow the log again"),
             Err(ref error) if !away => {
-                tracing::warn!(error = error as &dyn std::error::Error, "the documents cannot follow the log");
+                tracing::warn!(error = %Chain(error), "the documents cannot follow the log");
             }
             _ => {}
         }
