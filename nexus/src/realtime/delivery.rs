@@ -21,8 +21,18 @@ const STRETCH_BYTES: usize = 128 * 1024;
 #[derive(Debug)]
 pub(super) struct Push {
     pub(super) frame: String,
-    /// When the event was stamped, if it was new when this push was made.
-    pub(super) stamped_at: Option<Timestamp>,
+    pub(super) content: Content,
+}
+
+/// What is pushed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Content {
+    /// An event that is new.
+    Live { stamped_at: Timestamp },
+    /// An event that the client missed.
+    Missed,
+    /// The end of events that are no longer kept.
+    Gap,
 }
 
 /// The next frames, and whether the session is at the head after them.
@@ -63,7 +73,8 @@ impl Session {
                 if subscription.filter.wants(entry) {
                     let frame = encode::event(&subscription.name, event);
                     bytes += frame.len();
-                    pushes.push(Push { frame, stamped_at: live.then_some(entry.recorded_at) });
+                    let content = if live { Content::Live { stamped_at: entry.recorded_at } } else { Content::Missed };
+                    pushes.push(Push { frame, content });
                 }
             }
             if bytes >= STRETCH_BYTES {
@@ -95,5 +106,5 @@ impl Session {
 }
 
 fn gap(subscription: &str, from: Position, to: Position) -> Push {
-    Push { frame: encode::gap(subscription, from, to), stamped_at: None }
+    Push { frame: encode::gap(subscription, from, to), content: Content::Gap }
 }

@@ -1,5 +1,6 @@
 //! What the connections count.
 
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -8,6 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::close::Close;
+use super::delivery::Content;
 
 /// Upper bounds of delivery times, in seconds: fine around the goal of 20 ms.
 const DELIVERY_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 5.0];
@@ -22,11 +24,11 @@ struct Reason {
 pub struct StreamMetrics {
     connections: Gauge,
     /// Events sent, once per subscription.
-    pub(super) deliveries: Counter,
+    deliveries: Counter,
     /// Gaps that clients were told of.
-    pub(super) gaps: Counter,
+    gaps: Counter,
     /// From the stamp's transaction to the socket, for events that were new when sent.
-    pub(super) delivery_seconds: Histogram,
+    delivery_seconds: Histogram,
     closes: Family<Reason, Counter>,
 }
 
@@ -61,6 +63,26 @@ impl StreamMetrics {
     /// How many connections are open.
     pub fn open(&self) -> usize {
         usize::try_from(self.connections.get()).unwrap_or(0)
+    }
+
+    /// Counts pushes that were handed to the network.
+    pub(super) fn sent(&self, contents: &[Content]) {
+        let now = Timestamp::now();
+        for content in contents {
+            match content {
+                Content::Gap => {
+                    self.gaps.inc();
+                }
+                Content::Missed => {
+                    self.deliveries.inc();
+                }
+                Content::Live { stamped_at } => {
+                    self.deliveries.inc();
+                    // Clocks of two pods may differ a little; a negative time is none.
+                    self.delivery_seconds.observe(now.duration_since(*stamped_at).as_secs_f64().max(0.0));
+                }
+            }
+        }
     }
 
     pub(super) fn closed(&self, close: Close) {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures::SinkExt;
-use jiff::Timestamp;
 use rand::RngExt;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
 use super::close::Close;
-use super::delivery::{Push, Stretch};
+use super::delivery::{Content, Push, Stretch};
 use super::encode;
 use super::session::Session;
+use crate::chain::Chain;
 use crate::position::Position;
 
 /// How long the closing handshake may take.
@@ -127,31 +127,21 @@ impl Connection {
             Ok(stretch) => stretch,
             Err(error) => {
                 // Nothing is skipped: the same stretch is read again.
-                tracing::warn!(error = &error as &dyn std::error::Error, "a connection cannot read the log");
+                tracing::warn!(error = %Chain(&error), "a connection cannot read the log");
                 self.retry_at = Some(Instant::now() + RETRY);
                 return Ok(());
             }
         };
-        let mut stamps = Vec::new();
-        for Push { frame, stamped_at } in pushes {
-            stamps.extend(stamped_at);
+        let contents: Vec<Content> = pushes.iter().map(|push| push.content).collect();
+        for Push { frame, .. } in pushes {
             self.feed(frame).await?;
         }
         self.flush().await?;
         self.sending_after = None;
         self.caught_up = caught_up;
         self.live |= caught_up;
-        self.observe(&stamps);
+        self.session.state.metrics.stream.sent(&contents);
         Ok(())
-    }
-
-    fn observe(&self, stamps: &[Timestamp]) {
-        let now = Timestamp::now();
-        let histogram = &self.session.state.metrics.stream.delivery_seconds;
-        for stamp in stamps {
-            // Clocks of two pods may differ a little; a negative time is none.
-            histogram.observe(now.duration_since(*stamp).as_secs_f64().max(0.0));
-        }
     }
 
     async fn heartbeat(&mut self) -> Result<(), End> {

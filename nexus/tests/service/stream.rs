@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::socket::{Next, Socket, ids, last_position};
-use crate::support::{Client, World, event};
+use crate::support::{Client, World, event, until};
 
 async fn publish_numbered(client: &Client, numbers: std::ops::Range<usize>) -> Vec<String> {
     let ids: Vec<String> = numbers.map(|number| format!("event-{number}")).collect();
@@ -110,6 +110,14 @@ async fn history_that_retention_has_dropped_is_told_as_a_gap() {
     let gap = json!({"push": "gap", "subscription": "s1", "from": "1.2", "to": "1.6"});
     assert_eq!(socket.push().await, gap);
     assert_eq!(ids(&socket.events(4).await), ["event-6", "event-7", "event-8", "event-9"]);
+    two.client.publish(&event("live", "a")).await;
+    assert_eq!(ids(&socket.events(1).await), ["live"]);
+    let counted = ["stream_gaps_total 1", "stream_deliveries_total 5", "stream_delivery_seconds_count 1"];
+    until("what was sent to be counted", async || {
+        let text = two.client.get("/metrics").await.text;
+        counted.iter().all(|line| text.contains(&format!("nexus_{line}\n"))).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
