@@ -32,7 +32,7 @@ pub(super) fn take(target: &Path, clone: &str) -> Result<File> {
     let locking = || format!("lock {}", path.display());
     loop {
         file.lock_shared().with_context(locking)?;
-        if fs::read_to_string(&path).is_ok_and(|found| found == clone) {
+        if names(&path, clone) {
             return Ok(file);
         }
         file.unlock().with_context(locking)?;
@@ -44,11 +44,18 @@ pub(super) fn take(target: &Path, clone: &str) -> Result<File> {
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(locking),
         }
-        forget(target)?;
-        // Written last: an interrupted change is made again.
-        fs::write(&path, clone).with_context(|| format!("write {}", path.display()))?;
+        // While this one waited, another thread of the clone may have taken it, and built.
+        if !names(&path, clone) {
+            forget(target)?;
+            // Written last: an interrupted change is made again.
+            fs::write(&path, clone).with_context(|| format!("write {}", path.display()))?;
+        }
         file.unlock().with_context(locking)?;
     }
+}
+
+fn names(path: &Path, clone: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|found| found == clone)
 }
 
 /// Removes what cargo knows of the workspace's own packages, so that it builds them anew.
@@ -93,6 +100,10 @@ mod tests {
         list.iter().map(|path| path.file_name().expect("a name").to_string_lossy().into_owned()).collect()
     }
 
+    fn leads_to(fd: &std::io::Result<fs::DirEntry>, target: &Path) -> bool {
+        fd.as_ref().is_ok_and(|fd| fs::read_link(fd.path()).is_ok_and(|file| file == target.join(NAME)))
+    }
+
     #[test]
     fn another_clone_finds_the_dependencies_and_nothing_of_ours() {
         let target = built("other");
@@ -125,6 +136,30 @@ mod tests {
         drop(second);
         assert_eq!(taken.recv().expect("said"), "two");
         other.join().expect("it ends well");
+        fs::remove_dir_all(target).ok();
+    }
+
+    #[test]
+    fn of_two_that_wait_the_second_keeps_what_the_first_built() {
+        let target = built("waiting");
+        let first = take(&target, "one").expect("taken");
+        let waiting = ["azora-nexus-a", "azora-nexus-b"].map(|package| {
+            let target = target.clone();
+            std::thread::spawn(move || {
+                let claim = take(&target, "two").expect("taken by another");
+                fs::create_dir(target.join("debug/.fingerprint").join(package)).expect("built");
+                drop(claim);
+            })
+        });
+        // Both have opened the file, and wait for its lock or are about to.
+        while fs::read_dir("/proc/self/fd").expect("listed").filter(|fd| leads_to(fd, &target)).count() < 3 {}
+        drop(first);
+        for thread in waiting {
+            thread.join().expect("it ends well");
+        }
+        let mut known = known(&target);
+        known.sort();
+        assert_eq!(known, ["azora-nexus-a", "azora-nexus-b", "tokio-4567"]);
         fs::remove_dir_all(target).ok();
     }
 
