@@ -24,7 +24,7 @@ pub fn run(args: &Args) -> Result<()> {
     up::stop_forwarding()?;
     if let Some(name) = &args.context {
         empty(&cluster::named(name)?)?;
-    } else if let Some(engine) = Engine::existing()? {
+    } else if let Some(engine) = engine()? {
         if !cluster::delete(&engine)? {
             output::note("  ✓ no kind cluster is there");
         }
@@ -44,6 +44,14 @@ pub fn run(args: &Args) -> Result<()> {
     }
     drop(lock);
     Ok(())
+}
+
+/// The engine that the cluster is on.
+fn engine() -> Result<Option<Engine>> {
+    match Engine::existing()? {
+        None => Engine::revived(),
+        running => Ok(running),
+    }
 }
 
 /// Takes the demo and the operator out of a cluster that is not ours to delete. Volumes go with the demo's

@@ -91,6 +91,18 @@ impl Engine {
         }
     }
 
+    /// Our own engine, started again where it was killed: only so can what it left behind be removed, such as its
+    /// containers' file systems and the bridge of the cluster.
+    pub fn revived() -> Result<Option<Self>> {
+        let _lock = store::lock("engine")?;
+        let own = Own::new();
+        if !own.was_killed() {
+            return Ok(None);
+        }
+        own.start()?;
+        Ok(Some(Self::of(&own)))
+    }
+
     /// A `docker` command that talks to this engine.
     pub fn docker<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = run::command(&self.docker, arguments);

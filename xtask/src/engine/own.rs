@@ -118,6 +118,11 @@ impl Own {
         Ok(true)
     }
 
+    /// Whether it ended without being stopped: a stop removes its folder in `/run`.
+    pub(super) fn was_killed(&self) -> bool {
+        self.run.exists() && self.pid().is_none()
+    }
+
     /// Deletes all that the engine holds. It must not run.
     pub(super) fn purge(&self) -> Result<()> {
         if let Some(pid) = self.pid() {
