@@ -28,6 +28,14 @@ pub struct Cluster {
     engine: Option<Engine>,
 }
 
+/// Refuses what would end the making of the kind cluster, before minutes of work end at it.
+///
+/// # Errors
+/// When the port of the demo is taken by something else.
+pub fn check(engine: &Engine) -> Result<()> {
+    if kind::nodes(engine)?.is_empty() { kind::free_port() } else { Ok(()) }
+}
+
 /// The kind cluster, ready: made, mended or taken as it is.
 ///
 /// # Errors
@@ -46,6 +54,9 @@ pub fn ensure(engine: &Engine) -> Result<Cluster> {
 /// # Errors
 /// When there is no such context, or its API server does not answer: each says what to do.
 pub fn named(context: &str) -> Result<Cluster> {
+    if !is_mentioned(context) {
+        bail!("no context `{context}` in {}\nName one that is there, or set KUBECONFIG", kubeconfig_name());
+    }
     let kubectl = tools::kubectl()?;
     readable_kubeconfig(&kubectl)?;
     let contexts = run::text(&mut run::command(&kubectl, ["config", "get-contexts", "--output=name"]))?;
@@ -143,6 +154,18 @@ fn readable_kubeconfig(kubectl: &std::path::Path) -> Result<()> {
             "the kubeconfig {} cannot be read: mend it, move it away, or name another in KUBECONFIG",
             kubeconfig_name()
         )
+    })
+}
+
+/// Whether a kubeconfig holds the word at all: to ask `kubectl` for its contexts, that has to be built first.
+fn is_mentioned(context: &str) -> bool {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let chosen = std::env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty());
+    let paths = chosen.unwrap_or_else(|| home.join(".kube/config").into());
+    // One that is there and cannot be read is left to `kubectl`, which says why.
+    std::env::split_paths(&paths).any(|path| match std::fs::read_to_string(&path) {
+        Ok(text) => text.contains(context),
+        Err(_) => path.exists(),
     })
 }
 

@@ -30,6 +30,7 @@ mod status;
 mod test;
 mod up;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -66,7 +67,17 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().chore {
+    let chore = Cli::parse().chore;
+    let outcome = run::pass_on_sigterm().and_then(|()| execute(chore));
+    run::end_all();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::failure(&error),
+    }
+}
+
+fn execute(chore: Chore) -> Result<()> {
+    match chore {
         Chore::Up(args) => up::run(&args),
         Chore::Down(args) => down::run(&args),
         Chore::Status(args) => status::run(&args),
@@ -77,9 +88,5 @@ fn main() -> ExitCode {
         Chore::Images(args) => images::run(&args),
         Chore::Services(args) => services::run(&args),
         Chore::Nexus(args) => nexus::run(&args),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::failure(&error),
     }
 }

@@ -1,12 +1,79 @@
-//! Runs other programs. A failure names the program, its arguments and the end of what it said.
+//! Runs other programs. A failure names the program, its arguments and the end of what it said. A SIGTERM ends what runs,
+//! so that nothing goes on behind the back of the next run.
 
 use anyhow::{Context as _, Result, bail};
+use signal_hook::consts::SIGTERM;
+use signal_hook::iterator::Signals;
 use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 /// Lines of a failed program's output that an error carries: enough for a compiler error.
 const TAIL_LINES: usize = 30;
+
+/// Programs that run now.
+static RUNNING: Mutex<Running> = Mutex::new(Running { ids: Vec::new(), ending: false });
+
+struct Running {
+    ids: Vec<u32>,
+    /// Nothing more is started.
+    ending: bool,
+}
+
+/// From here on a SIGTERM is passed on to what runs. The chore then ends as when that had failed, in order.
+/// (A terminal sends its SIGINT to all of them by itself.)
+pub fn pass_on_sigterm() -> Result<()> {
+    let mut signals = Signals::new([SIGTERM]).context("listen to SIGTERM")?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            end_all();
+        }
+    });
+    Ok(())
+}
+
+/// Ends what runs, such as a compile beside a step that has failed; nothing is started any more.
+pub fn end_all() {
+    let ids = {
+        let mut running = running();
+        running.ending = true;
+        running.ids.clone()
+    };
+    // cargo, for one, leaves its compilers running.
+    let ids = with_descendants(ids);
+    if !ids.is_empty() {
+        let kill = "for process; do kill -s TERM \"$process\"; done";
+        let ids = ids.iter().map(ToString::to_string);
+        // Not by `output`, which starts nothing any more. One that has ended meanwhile is no failure.
+        let _ = command("sh", ["-c", kill, "sh"].into_iter().map(str::to_owned).chain(ids)).output();
+    }
+}
+
+/// The processes and all that they have started, by the parents that the kernel names.
+fn with_descendants(mut ids: Vec<u32>) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parents: Vec<(u32, u32)> = processes
+        .filter_map(|process| {
+            let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+            // A name may hold anything, so what follows it is found from the end. Source: `proc_pid_stat(5)`.
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((parent, process.file_name().to_str()?.parse().ok()?))
+        })
+        .collect();
+    let mut seen = 0;
+    while let Some(&id) = ids.get(seen) {
+        seen += 1;
+        ids.extend(parents.iter().filter(|(parent, _)| *parent == id).map(|(_, child)| *child));
+    }
+    ids
+}
+
+fn running() -> MutexGuard<'static, Running> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Whether `program` is on `PATH`.
 pub fn exists(program: &str) -> bool {
@@ -22,9 +89,9 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
 
 /// Runs a program with its output passed through.
 pub fn shown(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("start {}", line(command)))?;
-    if !status.success() {
-        bail!("{} ended with {status}", line(command));
+    let output = run(command)?;
+    if !output.status.success() {
+        bail!("{} ended with {}", line(command), output.status);
     }
     Ok(())
 }
@@ -69,7 +136,26 @@ pub fn command_in<A: AsRef<OsStr>>(folder: &Path, program: &str, arguments: impl
 }
 
 fn output(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).output().with_context(|| format!("start {}", line(command)))
+    run(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+}
+
+/// Runs a program to its end.
+fn run(command: &mut Command) -> Result<Output> {
+    let child = start(command)?;
+    let id = child.id();
+    let output = child.wait_with_output();
+    running().ids.retain(|other| *other != id);
+    output.with_context(|| format!("wait for {}", line(command)))
+}
+
+fn start(command: &mut Command) -> Result<Child> {
+    let mut running = running();
+    if running.ending {
+        bail!("{} was not started: this chore was asked to end", line(command));
+    }
+    let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("start {}", line(command)))?;
+    running.ids.push(child.id());
+    Ok(child)
 }
 
 fn line(command: &Command) -> String {
@@ -123,6 +209,18 @@ mod tests {
         assert!(signal(child.id(), "TERM"));
         assert_eq!(child.wait().expect("it ends").signal(), Some(15));
         assert!(!signal(child.id(), "TERM"));
+    }
+
+    #[test]
+    fn what_a_program_has_started_is_known() {
+        let mut shell = command("sh", ["-c", "sleep 60 & echo $!; wait"]);
+        let mut shell = shell.stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut said = [0; 16];
+        let count = std::io::Read::read(shell.stdout.as_mut().expect("piped"), &mut said).expect("it speaks");
+        let child: u32 = String::from_utf8_lossy(&said[..count]).trim().parse().expect("a process");
+        assert_eq!(with_descendants(vec![shell.id()]), [shell.id(), child]);
+        assert!(signal(child, "TERM"));
+        shell.wait().expect("it ends");
     }
 
     #[test]

@@ -102,6 +102,11 @@ pub fn built(name: &str, key: &str, build: impl FnOnce(&Path) -> Result<()>) -> 
     built_below(&root(), name, key, build)
 }
 
+/// Whether the thing is there already.
+pub fn is_built(name: &str, key: &str) -> bool {
+    root().join(name).join(key).is_dir()
+}
+
 fn built_below(root: &Path, name: &str, key: &str, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let folder = root.join(name).join(key);
     if folder.is_dir() {

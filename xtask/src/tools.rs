@@ -28,6 +28,8 @@ pub const COMPONENTS: &[&str] = &[
     "kubelet",
 ];
 
+const KUBERNETES_SOURCE: &str = "images/kind-node/kubernetes";
+
 /// A program in a Go module.
 pub struct Module {
     /// The program's file name.
@@ -36,6 +38,15 @@ pub struct Module {
     pub path: &'static str,
     /// The module's version.
     pub version: &'static str,
+}
+
+/// Refuses a machine that has yet to build these programs and cannot, before anything is waited for.
+///
+/// # Errors
+/// When Go is missing or too old.
+pub fn check() -> Result<()> {
+    let key = key(KUBERNETES_SOURCE, &stamp())?;
+    if store::is_built(&folder(KUBERNETES_SOURCE), &key) { Ok(()) } else { go::checked().map(drop) }
 }
 
 /// `kind`, which makes the cluster.
@@ -70,7 +81,7 @@ pub fn kubectl() -> Result<PathBuf> {
 
 /// The one binary that is every Kubernetes component, with a symbolic link per component beside it.
 pub fn kubernetes() -> Result<PathBuf> {
-    compiled("images/kind-node/kubernetes", ".", &stamp(), |folder| {
+    compiled(KUBERNETES_SOURCE, ".", &stamp(), |folder| {
         for component in COMPONENTS {
             std::os::unix::fs::symlink("kubernetes", folder.join(component))
                 .with_context(|| format!("link {component}"))?;
@@ -81,15 +92,13 @@ pub fn kubernetes() -> Result<PathBuf> {
 
 /// Builds a package in the Go module of the folder `source`, then lets `finish` add to its folder.
 fn compiled(source: &str, package: &str, flags: &str, finish: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let name = source.rsplit('/').next().unwrap_or(source);
-    let source = store::clone_root().join(source);
-    let key = store::Key::new().word(flags).path(&source)?.finish();
-    let folder = store::built(&format!("tools/{name}"), &key, |folder| {
+    let name = name(source);
+    let folder = store::built(&folder(source), &key(source, flags)?, |folder| {
         let step = Step::start(format!("build {name} from Go modules (minutes, once)"));
         let binary = folder.join(name);
         let mut build = go::build()?;
         build
-            .current_dir(&source)
+            .current_dir(store::clone_root().join(source))
             .args(["build", "-trimpath", go::NO_DEBUG_SYMBOLS, "-ldflags", flags, "-o"])
             .arg(&binary)
             .arg(package);
@@ -99,6 +108,19 @@ fn compiled(source: &str, package: &str, flags: &str, finish: impl FnOnce(&Path)
         Ok(())
     })?;
     Ok(folder.join(name))
+}
+
+fn name(source: &str) -> &str {
+    source.rsplit('/').next().unwrap_or(source)
+}
+
+/// What the store calls a program.
+fn folder(source: &str) -> String {
+    format!("tools/{}", name(source))
+}
+
+fn key(source: &str, flags: &str) -> Result<String> {
+    Ok(store::Key::new().word(flags).path(&store::clone_root().join(source))?.finish())
 }
 
 fn installed(module: &Module) -> Result<PathBuf> {

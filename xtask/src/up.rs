@@ -28,11 +28,15 @@ pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     // What can be refused is refused before anything is waited for or made.
     let named = args.context.as_deref().map(cluster::named).transpose()?;
+    tools::check()?;
     if !run::exists("curl") {
         packages::ensure(&["curl"])?;
     }
     let engine = Engine::ready()?;
     output::note(&format!("  ✓ {}", engine.describe()));
+    if named.is_none() {
+        cluster::check(&engine)?;
+    }
     // Two at once would undo each other's half-done work.
     let _lock = store::lock("up")?;
     let ahead = images::compile_ahead();

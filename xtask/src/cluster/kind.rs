@@ -132,9 +132,7 @@ fn mend(engine: &Engine, kubectl: &Path, there: &[Node]) -> Result<()> {
 }
 
 fn create(engine: &Engine, kubectl: &Path) -> Result<()> {
-    // Refused before minutes of work end at it. Freed again at once, for the engine to take.
-    let advice = "if it is yours (`cargo xtask nexus` is one), end it and run this command again";
-    ports::hold(([127, 0, 0, 1], NEXUS_PORT).into(), "Nexus of the demo", advice).map(drop)?;
+    free_port()?;
     let image = node_image::ensure(engine)?;
     let step = Step::start("kind cluster");
     allow_inotify();
@@ -146,6 +144,12 @@ fn create(engine: &Engine, kubectl: &Path) -> Result<()> {
     health::wait_for_nodes(&step, kubectl, CONTEXT, NODES, Duration::from_secs(CREATE_SECONDS_MAX))?;
     step.done(&format!("{NODES} nodes ready, context {CONTEXT}"));
     Ok(())
+}
+
+/// Refuses when the port of the demo is taken. It is freed again at once, for the engine to take.
+pub(super) fn free_port() -> Result<()> {
+    let advice = "if it is yours (`cargo xtask nexus` is one), end it and run this command again";
+    ports::hold(([127, 0, 0, 1], NEXUS_PORT).into(), "Nexus of the demo", advice).map(drop)
 }
 
 /// Four nodes with systemd and kubelet watch more than Linux allows a user by default. Only ever raised.

@@ -96,7 +96,7 @@ pub(crate) struct Ahead(Option<JoinHandle<Result<()>>>);
 /// Begins to compile the release binaries where they are not there yet. What comes before them in a chore mostly
 /// waits, for downloads and for the cluster.
 pub(crate) fn compile_ahead() -> Ahead {
-    let built = |binary: &Binary| binary.key().is_ok_and(|key| store::root().join(binary.name()).join(key).is_dir());
+    let built = |binary: &Binary| binary.key().is_ok_and(|key| store::is_built(&binary.name(), &key));
     let missing = !(built(&NEXUS) && built(&OPERATOR));
     Ahead(missing.then(|| thread::spawn(|| run::quiet(&mut build_command(&cargo::build_folder()?)))))
 }

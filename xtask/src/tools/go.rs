@@ -44,7 +44,7 @@ pub fn module_folder(module: &Module) -> Result<PathBuf> {
     Ok(folder.into())
 }
 
-fn checked() -> Result<PathBuf> {
+pub(super) fn checked() -> Result<PathBuf> {
     let Some(go) = run::find("go") else {
         bail!("Go is not on PATH, and the cluster's programs are built with it\n{ADVICE}");
     };
