@@ -228,7 +228,7 @@ impl From<ReadLog> for ApiError {
         match error {
             ReadLog::RefusePosition { head } => Self::UnknownPosition { head },
             ReadLog::FindHole { .. } => Self::internal(error),
-            ReadLog::QueryLog(_) | ReadLog::MissDeadline | ReadLog::AwaitStamp => Self::unavailable(error),
+            ReadLog::QueryLog(_) | ReadLog::AwaitStamp => Self::unavailable(error),
         }
     }
 }

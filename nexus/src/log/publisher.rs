@@ -152,8 +152,7 @@ impl Groups {
         // The sequencer does not wait while the first events of duplicates are looked up.
         let groups = self.clone();
         tokio::spawn(async move {
-            let places = groups.find_originals(group.events(), &outcomes).await;
-            let places = places.map_err(|error| Publish::AppendEvents(Arc::new(error)));
+            let places = in_time(groups.find_originals(group.events(), &outcomes)).await;
             groups.answer(group, places).await;
         });
     }
@@ -186,10 +185,7 @@ impl Groups {
     }
 
     async fn commit(self, group: Group, place: OwnedSemaphorePermit) {
-        let appended = match tokio::time::timeout(GROUP_DEADLINE, append_group(&self.pool, group.events())).await {
-            Ok(appended) => appended.map_err(|error| Publish::AppendEvents(Arc::new(error))),
-            Err(_) => Err(Publish::MissDeadline),
-        };
+        let appended = in_time(append_group(&self.pool, group.events())).await;
         // The place is free as soon as the commit is over: waiting for the stamp costs the database nothing.
         drop(place);
         let places = match appended {
@@ -248,6 +244,14 @@ enum Place {
 
 fn not_placed(error: ReadLog) -> Publish {
     Publish::AwaitPlaces(Arc::new(error))
+}
+
+/// Bounds what is asked of the database: a connection that leads nowhere would be held for ever.
+async fn in_time<T>(work: impl Future<Output = Result<T, AppendEvents>>) -> Result<T, Publish> {
+    match tokio::time::timeout(GROUP_DEADLINE, work).await {
+        Ok(done) => done.map_err(|error| Publish::AppendEvents(Arc::new(error))),
+        Err(_) => Err(Publish::MissDeadline),
+    }
 }
 
 /// One statement, which is a transaction by itself, unless duplicates have to be looked up after it.

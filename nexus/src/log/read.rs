@@ -1,19 +1,16 @@
 //! Reads entries of the log from Postgres, and says when retention has dropped what was asked for.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 
 use super::event::{Entry, with_position};
 use crate::position::Position;
+use crate::store::postgres::in_time;
 
 /// Most entries of one read. With the bound on one event it bounds the memory of a read.
 pub const READ_ENTRIES_MAX: usize = 500;
-
-/// No read takes this long unless the connection is dead: just longer than the server's own bound on a statement.
-const READ_DEADLINE: Duration = Duration::from_secs(6);
 
 /// What follows a position.
 #[derive(Debug)]
@@ -33,9 +30,6 @@ pub enum ReadLog {
     /// The statement failed.
     #[error("read the log")]
     QueryLog(#[source] sqlx::Error),
-    /// The database did not answer in time.
-    #[error("the database did not answer a read of the log within its deadline")]
-    MissDeadline,
     /// Two entries do not follow one another: the log is damaged.
     #[error("the log has a hole after {after}")]
     FindHole {
@@ -53,12 +47,8 @@ pub enum ReadLog {
     AwaitStamp,
 }
 
-/// A dead connection must not stop a follower for ever.
 async fn bounded<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, ReadLog> {
-    match tokio::time::timeout(READ_DEADLINE, read).await {
-        Ok(answer) => answer.map_err(ReadLog::QueryLog),
-        Err(_) => Err(ReadLog::MissDeadline),
-    }
+    in_time(read).await.map_err(ReadLog::QueryLog)
 }
 
 /// The newest stamped place. A failed read means that Postgres is away or not migrated.

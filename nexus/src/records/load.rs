@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::user::{Profile, User};
 use crate::position::Position;
+use crate::store::postgres::in_time;
 use crate::sync::Loaded;
 
 /// A row of `users`.
@@ -59,7 +60,7 @@ fn head(row: &PgRow) -> Result<Position, sqlx::Error> {
 /// The user as JSON, or the knowledge that there is none.
 pub async fn user(pool: &PgPool, id: Uuid) -> Result<Loaded, sqlx::Error> {
     const LOAD: &str = "SELECT head.epoch, head.seq, users.* FROM head LEFT JOIN users ON users.id = $1";
-    let row = sqlx::query(LOAD).bind(id).fetch_one(pool).await?;
+    let row = in_time(sqlx::query(LOAD).bind(id).fetch_one(pool)).await?;
     let as_of = head(&row)?;
     if row.try_get::<Option<Uuid>, _>("id")?.is_none() {
         return Ok(Loaded { body: None, as_of });
@@ -82,7 +83,7 @@ pub struct Profiles {
 pub async fn profiles(pool: &PgPool, ids: &[Uuid]) -> Result<Profiles, sqlx::Error> {
     const LOAD: &str = "SELECT head.epoch, head.seq, users.*, profiles.attributes FROM head
         LEFT JOIN users ON users.id = ANY($1) LEFT JOIN profiles ON profiles.user_id = users.id";
-    collect(&sqlx::query(LOAD).bind(ids).fetch_all(pool).await?)
+    collect(&in_time(sqlx::query(LOAD).bind(ids).fetch_all(pool)).await?)
 }
 
 /// Up to `limit` profiles of the users after `after`, in order of their ids.
@@ -91,7 +92,7 @@ pub async fn profiles_after(pool: &PgPool, after: Uuid, limit: i64) -> Result<Pr
             SELECT users.*, profiles.attributes FROM users LEFT JOIN profiles ON profiles.user_id = users.id
             WHERE users.id > $1 ORDER BY users.id LIMIT $2
         ) AS page ON true ORDER BY page.id";
-    collect(&sqlx::query(LOAD).bind(after).bind(limit).fetch_all(pool).await?)
+    collect(&in_time(sqlx::query(LOAD).bind(after).bind(limit).fetch_all(pool)).await?)
 }
 
 /// There is always a row, because there is always a head.

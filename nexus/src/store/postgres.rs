@@ -16,6 +16,8 @@ const CONNECTION_LIFETIME_MAX: Duration = Duration::from_mins(15);
 const IDLE_TRUSTED: Duration = Duration::from_millis(500);
 
 /// How long a connection that is taken or given back may take to answer. One whose server vanished without a word
+/// No read takes this long unless the connection is dead: just longer than the server's own bound on a statement.
+const READ_DEADLINE: Duration = Duration::from_secs(6);
 /// would otherwise keep its place in the pool until the kernel gives up, after a quarter of an hour.
 const PING_TIMEOUT: Duration = Duration::from_millis(800);
 
@@ -71,6 +73,12 @@ pub fn pool(config: &DatabaseConfig) -> Result<PgPool, PrepareDatabase> {
         })
         .after_release(|connection, _| Box::pin(answers(connection)));
     Ok(pool.connect_lazy_with(connect_options(config)?))
+}
+
+/// Bounds a read that nobody else bounds: a connection that leads nowhere would be held for ever.
+pub async fn in_time<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+    tokio::time::timeout(READ_DEADLINE, read).await.unwrap_or_else(late)
 }
 
 /// A demoted primary still answers: a connection to one is closed, so that the next goes to the new primary.

@@ -62,6 +62,29 @@ async fn a_profile_follows_its_user_into_a_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_leads_nowhere_does_not_stop_the_documents() {
+    let world = World::new().await;
+    let (proxy, url) = Proxy::before(world.config.database.url.expose()).await;
+    let one = world.nexus_with(|config| config.database.url = url.as_str().into()).await;
+    let database = database(&world).await;
+    let id = register(&one, "ada").await;
+    document(&database, &id, 1).await;
+    // The follower's read waits for this lock, a login does not.
+    let mut lock = world.postgres.begin().await.expect("begin");
+    sqlx::query("LOCK TABLE profiles").execute(&mut *lock).await.expect("lock");
+    assert_eq!(one.client.post(&format!("/v1/users/{id}/logins"), &Value::Null).await.status, 200);
+    let blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'profiles'::regclass";
+    until("the follower to wait for the lock", async || {
+        let blocked: i64 = sqlx::query_scalar(blocked).fetch_one(&world.postgres).await.expect("ask");
+        (blocked == 1).then_some(())
+    })
+    .await;
+    proxy.freeze_connections();
+    lock.rollback().await.expect("release");
+    document(&database, &id, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dropped_collections_are_rebuilt_though_the_log_has_forgotten() {
     let world = World::new().await;
     let (one, two) = (world.nexus().await, world.nexus().await);
