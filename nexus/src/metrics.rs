@@ -27,6 +27,13 @@ pub struct Request {
     pub status: u16,
 }
 
+/// How a pod came to know that another pod's sequencer had stamped a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WakeUp {
+    /// `redis`, `postgres`, or `nobody` when its own look found it.
+    pub by: &'static str,
+}
+
 /// Everything that is counted; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -45,6 +52,8 @@ pub struct Metrics {
     pub stamped_batches: Counter,
     /// Publishing requests that wait for a commit.
     pub publish_queue_requests: Gauge,
+    /// Wake-ups to batches that other pods stamped.
+    pub wake_ups: Family<WakeUp, Counter>,
     /// Newest entry that this pod has applied.
     pub log_head: Gauge,
     /// Entries in this pod's ring.
@@ -72,6 +81,7 @@ impl Metrics {
             stamped_events: Counter::default(),
             stamped_batches: Counter::default(),
             publish_queue_requests: Gauge::default(),
+            wake_ups: Family::default(),
             log_head: Gauge::default(),
             ring_entries: Gauge::default(),
             sequencer_leading: Gauge::default(),
@@ -102,6 +112,7 @@ impl Metrics {
             "Publishing requests that wait for a commit",
             metrics.publish_queue_requests.clone(),
         );
+        registry.register("log_wake_ups", "Wake-ups to batches of other pods", metrics.wake_ups.clone());
         registry.register("log_head", "Newest entry that this pod has applied", metrics.log_head.clone());
         registry.register("log_ring_entries", "Entries in this pod's ring", metrics.ring_entries.clone());
         registry.register("sequencer_leading", "1 while this pod's sequencer leads", metrics.sequencer_leading.clone());

@@ -124,7 +124,7 @@ impl Parts {
         let mongo = store::mongo::database(&config.mongo_url).await.map_err(StartNexus::PrepareMongo)?;
         let verifier = Verifier::new(&config.auth).map_err(StartNexus::PrepareVerifier)?;
         let metrics = Metrics::new();
-        let wake = Wake::new(&config.database.schema, &config.redis_prefix);
+        let wake = Wake::new(&config.database.schema, &config.redis_prefix, metrics.clone());
         let tail = Tail::new(postgres.clone(), wake.clone());
         let cache = Cache::new(redis.clone(), &config.redis_prefix, metrics.sync.clone());
         let profiles = Profiles::new(mongo.clone());

@@ -14,6 +14,7 @@ use super::event::Entry;
 use super::read::{self, Batch, READ_ENTRIES_MAX, ReadLog};
 use super::ring::Ring;
 use super::wake::Wake;
+use crate::chain::Chain;
 use crate::position::Position;
 
 /// Longest time between two looks at the head: the cost of a lost wake-up.
@@ -140,19 +141,26 @@ impl Tail {
 
     /// Follows the log until shutdown: woken by a signal and by a period, it reads what is missing.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let mut away = false;
+        let (mut away, mut woken) = (false, true);
         while !shutdown.is_cancelled() {
+            let applied = self.head();
             match self.catch_up().await {
-                Ok(()) => away = false,
+                Ok(()) => {
+                    // After an outage the followers are woken by what they missed, not by a lost wake-up.
+                    if self.head() > applied && !woken && !away {
+                        self.shared.wake.log_had_grown();
+                    }
+                    away = false;
+                }
                 // One line when it begins and none per period.
                 Err(error) if !away => {
                     away = true;
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the log cannot be followed");
+                    tracing::warn!(error = %Chain(&error), "the log cannot be followed");
                 }
                 Err(_) => {}
             }
             tokio::select! {
-                () = self.shared.wake.log(PERIOD) => {}
+                wake_up = self.shared.wake.log(PERIOD) => woken = wake_up,
                 () = shutdown.cancelled() => return,
             }
         }

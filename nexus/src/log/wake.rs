@@ -1,6 +1,10 @@
 //! Wake-ups between writers, the sequencer and the tails of all pods.
 //! A wake-up carries no data: losing one costs latency until the next period, never an event.
+//!
+//! Redis carries them. The sequencer notifies through Postgres as well, but a pod listens there only from a wake-up that
+//! it missed until Redis brings one again: a listener costs the database a signal and a message per batch.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +14,9 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::chain::Chain;
+use crate::metrics::{Metrics, WakeUp};
 
 /// Pause before a lost subscription is tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
@@ -24,6 +31,7 @@ pub struct Wake {
     /// Name of the Postgres channel and, behind the Redis prefix, of the Redis channels.
     channel: Arc<str>,
     redis_prefix: Arc<str>,
+    metrics: Metrics,
 }
 
 /// `Notify` keeps at most one permit, so any number of wake-ups becomes one look at the state.
@@ -34,12 +42,15 @@ struct Signals {
     outbox_elsewhere: Notify,
     log_elsewhere: Notify,
     leading: watch::Sender<bool>,
+    /// Whether a wake-up from Redis was missed and none has come since.
+    missed: watch::Sender<bool>,
 }
 
 impl Wake {
     /// Wake-ups of the data layer that uses this schema and this Redis prefix.
-    pub fn new(schema: &str, redis_prefix: &str) -> Self {
-        Self { signals: Arc::default(), channel: format!("{schema}_log").into(), redis_prefix: redis_prefix.into() }
+    pub fn new(schema: &str, redis_prefix: &str, metrics: Metrics) -> Self {
+        let (channel, redis_prefix) = (format!("{schema}_log").into(), redis_prefix.into());
+        Self { signals: Arc::default(), channel, redis_prefix, metrics }
     }
 
     /// A transaction with an event was committed: the sequencer has work, wherever it leads.
@@ -56,10 +67,21 @@ impl Wake {
     }
 
     /// Another pod's sequencer has stamped a batch; this pod's own hands its batches over.
-    fn log_grew_elsewhere(&self) {
+    fn log_grew_elsewhere(&self, by: &'static str) {
         if !self.is_leading() {
             self.signals.log.notify_one();
+            self.metrics.wake_ups.get_or_create(&WakeUp { by }).inc();
         }
+    }
+
+    /// The log had grown and nobody had told this pod.
+    pub(super) fn log_had_grown(&self) {
+        self.metrics.wake_ups.get_or_create(&WakeUp { by: "nobody" }).inc();
+        self.set_missed(true);
+    }
+
+    fn set_missed(&self, missed: bool) {
+        self.signals.missed.send_if_modified(|was| mem::replace(was, missed) != missed);
     }
 
     /// This pod's tail is behind.
@@ -91,9 +113,9 @@ impl Wake {
         let _ = tokio::time::timeout(period, self.signals.outbox.notified()).await;
     }
 
-    /// Waits for a stamped batch, at most for `period`.
-    pub(super) async fn log(&self, period: Duration) {
-        let _ = tokio::time::timeout(period, self.signals.log.notified()).await;
+    /// Waits for a stamped batch, at most for `period`; whether there was a wake-up.
+    pub(super) async fn log(&self, period: Duration) -> bool {
+        tokio::time::timeout(period, self.signals.log.notified()).await.is_ok()
     }
 
     fn outbox_channel(&self) -> String {
@@ -115,7 +137,7 @@ impl Wake {
             };
             let sent: redis::RedisResult<()> = redis::cmd("PUBLISH").arg(channel).arg("").query_async(&mut redis).await;
             if let Err(error) = sent {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a wake-up was not sent through Redis");
+                tracing::debug!(error = %Chain(&error), "a wake-up was not sent through Redis");
             }
         }
     }
@@ -127,8 +149,9 @@ impl Wake {
                 lost = self.follow_redis(&client) => lost,
                 () = shutdown.cancelled() => return,
             };
+            self.set_missed(true);
             if let Err(error) = lost {
-                tracing::debug!(error = &error as &dyn std::error::Error, "the wake-ups from Redis are away");
+                tracing::debug!(error = %Chain(&error), "the wake-ups from Redis are away");
             }
             pause(&shutdown).await;
         }
@@ -143,23 +166,29 @@ impl Wake {
             if message.get_channel_name() == outbox {
                 self.signals.outbox.notify_one();
             } else {
-                self.log_grew_elsewhere();
+                self.log_grew_elsewhere("redis");
+                self.set_missed(false);
             }
         }
         Ok(())
     }
 
-    /// Receives the notification that the sequencer sends with each stamped batch.
+    /// Receives the notification that the sequencer sends with each stamped batch, while Redis does not bring them.
     pub(crate) async fn receive_from_postgres(self, pool: PgPool, shutdown: CancellationToken) {
+        let (mut missed, mut leading) = (self.signals.missed.subscribe(), self.leading());
         while !shutdown.is_cancelled() {
-            let lost = tokio::select! {
-                lost = self.follow_postgres(&pool) => lost,
+            let needed = *missed.borrow_and_update() && !*leading.borrow_and_update();
+            tokio::select! {
+                lost = self.follow_postgres(&pool), if needed => {
+                    if let Err(error) = lost {
+                        tracing::debug!(error = %Chain(&error), "the wake-ups from Postgres are away");
+                    }
+                    pause(&shutdown).await;
+                }
+                _ = missed.changed() => {}
+                _ = leading.changed() => {}
                 () = shutdown.cancelled() => return,
-            };
-            if let Err(error) = lost {
-                tracing::debug!(error = &error as &dyn std::error::Error, "the wake-ups from Postgres are away");
             }
-            pause(&shutdown).await;
         }
     }
 
@@ -173,7 +202,7 @@ impl Wake {
         self.read_log();
         loop {
             match tokio::time::timeout(SILENCE_MAX, listener.try_recv()).await {
-                Ok(Ok(Some(_))) => self.log_grew_elsewhere(),
+                Ok(Ok(Some(_))) => self.log_grew_elsewhere("postgres"),
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => still_there(&mut listener).await?,

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use nexus::metrics::WakeUp;
 use serde_json::Value;
 
-use crate::support::{Client, Instance, World, event, until};
+use crate::support::{Client, Instance, Proxy, World, event, until};
 
 /// Backend of the connection that holds the sequencer's lock.
 async fn leader_backend(world: &World) -> i32 {
@@ -114,6 +115,66 @@ async fn a_transaction_that_commits_late_is_not_skipped() {
     let stamped = stamped.await;
     assert_eq!((stamped[1], stamped[0].0), ((2, late_id), 1), "its number is older, its place later");
     assert!(stamped[0].1 > late_id);
+}
+
+/// Pods that listen for the notifications of Postgres.
+async fn listeners(world: &World) -> i64 {
+    let query = format!("LISTEN \"{}_log\"", world.config.database.schema);
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE query = $1";
+    sqlx::query_scalar(count).bind(query).fetch_one(&world.postgres).await.expect("ask")
+}
+
+fn wake_ups(instance: &Instance, by: &'static str) -> u64 {
+    instance.nexus.state().metrics.wake_ups.get_or_create(&WakeUp { by }).get()
+}
+
+/// Publishes at `from` until `by` has told `to` of a batch once more.
+async fn until_told(to: &Instance, by: &'static str, from: &Instance) {
+    let before = wake_ups(to, by);
+    until("a wake-up", async || {
+        from.client.publish(&event(&uuid::Uuid::new_v4().to_string(), "a")).await;
+        (wake_ups(to, by) > before).then_some(())
+    })
+    .await;
+    let head = from.nexus.state().tail.head();
+    until("the batch to be read", async || (to.nexus.state().tail.head() >= head).then_some(())).await;
+}
+
+async fn until_listeners(world: &World, want: i64) {
+    until("the listeners to change", async || (listeners(world).await == want).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_redis_is_away_is_told_by_postgres_meanwhile() {
+    let world = World::new().await;
+    let leader = world.nexus().await;
+    until("the first to lead", async || leader.nexus.state().wake.is_leading().then_some(())).await;
+    let (proxy, redis_url) = Proxy::before(world.config.redis_url.expose()).await;
+    let other = world.nexus_with(|config| config.redis_url = redis_url.as_str().into()).await;
+    until_told(&other, "redis", &leader).await;
+    until_listeners(&world, 0).await;
+    proxy.cut();
+    until_listeners(&world, 1).await;
+    until_told(&other, "postgres", &leader).await;
+    proxy.mend();
+    until_told(&other, "redis", &leader).await;
+    until_listeners(&world, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_leaders_redis_is_away_the_others_are_told_by_postgres() {
+    let world = World::new().await;
+    let (proxy, redis_url) = Proxy::before(world.config.redis_url.expose()).await;
+    let leader = world.nexus_with(|config| config.redis_url = redis_url.as_str().into()).await;
+    until("the first to lead", async || leader.nexus.state().wake.is_leading().then_some(())).await;
+    let other = world.nexus().await;
+    until_told(&other, "redis", &leader).await;
+    proxy.cut();
+    until_told(&other, "postgres", &leader).await;
+    assert_eq!(listeners(&world).await, 1, "the leader itself need not be told");
+    proxy.mend();
+    until_told(&other, "redis", &leader).await;
+    until_listeners(&world, 0).await;
 }
 
 /// Until a statement of the sequencer waits for a lock that the test holds.
