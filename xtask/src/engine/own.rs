@@ -115,6 +115,7 @@ impl Own {
             std::thread::sleep(Duration::from_millis(100));
         }
         remove(&self.run)?;
+        mounts::unmount_all(&self.data)?;
         Ok(true)
     }
 
