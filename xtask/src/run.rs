@@ -43,12 +43,9 @@ pub fn end_all() {
         running.ids.clone()
     };
     // cargo, for one, leaves its compilers running.
-    let ids = with_descendants(ids);
-    if !ids.is_empty() {
-        let kill = "for process; do kill -s TERM \"$process\"; done";
-        let ids = ids.iter().map(ToString::to_string);
-        // Not by `output`, which starts nothing any more. One that has ended meanwhile is no failure.
-        let _ = command("sh", ["-c", kill, "sh"].into_iter().map(str::to_owned).chain(ids)).output();
+    for process in with_descendants(ids) {
+        // One that has ended meanwhile is no failure.
+        signal(process, "TERM");
     }
 }
 
@@ -118,7 +115,9 @@ pub fn succeeds(command: &mut Command) -> bool {
 /// Sends a signal to a process; whether it could be sent. Through the shell: the standard library can
 /// only kill, and `kill` is no program of its own on a minimal system.
 pub fn signal(process: u32, name: &str) -> bool {
-    succeeds(&mut command("sh", ["-c", "kill -s \"$0\" \"$1\"", name, &process.to_string()]))
+    let mut kill = command("sh", ["-c", "kill -s \"$0\" \"$1\"", name, &process.to_string()]);
+    // Not by `succeeds`: what has to stop is told so also when nothing else is started any more.
+    kill.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success())
 }
 
 /// A command from a program and its arguments.
