@@ -8,11 +8,12 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-/// Unmounts everything at and below the folder, so that it can be removed.
+/// Unmounts everything at and below the folder, so that it can be removed. A process that is just ending may still be
+/// in there: the folder is free at once all the same, and the file system goes with that process.
 pub(super) fn unmount_all(folder: &Path) -> Result<()> {
     let table = fs::read_to_string("/proc/self/mounts").context("read the table of mounts")?;
     for mounted in below(&table, folder) {
-        run::quiet(&mut run::command("umount", [&mounted]))
+        run::quiet(&mut run::command("umount", ["--lazy".as_ref(), mounted.as_os_str()]))
             .with_context(|| format!("unmount {}", mounted.display()))?;
     }
     Ok(())
