@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// How long each measurement under load runs.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// Leave out what needs the cluster that `up` made.
+    /// Leave out what is measured on the cluster, which is brought up for it where none is.
     #[arg(long)]
     local: bool,
     /// Where to write the table, as a file of the clone.
@@ -39,10 +39,12 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Figures {
     machine: table::Machine,
+    /// Whether the nodes of a cluster shared the cores with the load.
+    load_beside_cluster: bool,
     /// As the load generator printed it.
     load: load::Figures,
     nexus_local: memory::Nexus,
-    /// None where there is no cluster.
+    /// None when they were left out.
     cluster: Option<cluster::Figures>,
 }
 
@@ -62,15 +64,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     std::thread::sleep(REST);
     let at_rest_bytes = memory::of_program(&program).context("read the memory of Nexus")?;
     step.done(&output::size(at_rest_bytes));
+    let load_beside_cluster = crate::cluster::existing()?.is_some();
     let step = output::Step::start("publish, receive and insert");
     let load = load::run(&generator, &load::Target { listen, token: &token, urls: services.urls() }, args.seconds)?;
     step.done("");
     let after_load_bytes = memory::of_program(&program).context("read the memory of Nexus")?;
     drop((services, folder));
 
-    let cluster = if args.local { None } else { cluster::measure()? };
+    let cluster = (!args.local).then(cluster::measure).transpose()?;
     let nexus_local = memory::Nexus { at_rest_bytes, after_load_bytes };
-    let figures = Figures { machine: table::Machine::here()?, load, nexus_local, cluster };
+    let figures = Figures { machine: table::Machine::here()?, load_beside_cluster, load, nexus_local, cluster };
     let file = store::clone_root().join(&args.table);
     fs::write(&file, table::markdown(&figures)).with_context(|| format!("write {}", file.display()))?;
     output::result(&serde_json::to_string_pretty(&figures).context("write the figures as JSON")?);

@@ -16,7 +16,7 @@ use std::time::Instant;
 pub use demo::{NAMESPACE as DEMO_NAMESPACE, stop_forwarding};
 
 /// Arguments of `cargo xtask up`.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct Args {
     /// Use the cluster of this kube context instead of a kind cluster of its own.
     #[arg(long, value_name = "NAME")]

@@ -4,7 +4,7 @@
 use super::memory;
 use crate::cluster::{self, Cluster};
 use crate::output::Step;
-use crate::{output, run, store};
+use crate::{run, store, up};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -26,17 +26,19 @@ pub(super) struct Figures {
     pub(super) ready_seconds: Vec<f64>,
 }
 
-/// Measures on the cluster if there is one.
-pub(super) fn measure() -> Result<Option<Figures>> {
-    let Some(cluster) = cluster::existing()? else {
-        output::note("  no cluster is there (`cargo xtask up` makes one): its figures are left out");
-        return Ok(None);
+/// Measures on the cluster, which is brought up where none is.
+pub(super) fn measure() -> Result<Figures> {
+    let cluster = if let Some(cluster) = cluster::existing()? {
+        cluster
+    } else {
+        up::run(&up::Args::default())?;
+        cluster::existing()?.context("find the cluster that has just come up")?
     };
     // The memory first: the starts below give the operator work.
     let operator_bytes = memory_of(&cluster, "azora-system", "azora-operator", "azora-operator")?;
     let nexus_bytes = memory_of(&cluster, "azora", "nexus", "nexus")?;
     let started = (0..STARTS).map(|_| apply_to_ready(&cluster).map(|took| took.as_secs_f64()));
-    Ok(Some(Figures { operator_bytes, nexus_bytes, ready_seconds: started.collect::<Result<_>>()? }))
+    Ok(Figures { operator_bytes, nexus_bytes, ready_seconds: started.collect::<Result<_>>()? })
 }
 
 /// Resident memory of `program` in the first pod with the label `name`.

@@ -36,12 +36,13 @@ impl Machine {
 
 /// The page, in Markdown.
 pub(super) fn markdown(figures: &Figures) -> String {
-    let Figures { machine, load, nexus_local, cluster } = figures;
+    let Figures { machine, load_beside_cluster, load, nexus_local, cluster } = figures;
+    let beside = if *load_beside_cluster { "a cluster of four nodes that was idle" } else { "no cluster" };
     let mut page = format!(
         "# Measured figures\n\n\
          Written by `cargo xtask bench`; measure them again with the same command. One run on {} cores and {} GiB \
          of memory, Linux {}, {}, commit {}. Nexus (release build), the three stores and the load generator \
-         share the machine.\n\n\
+         share the machine; beside the load there was {beside}.\n\n\
          | what | goal | measured |\n|---|---|---|\n",
         machine.cores, machine.memory_gib, machine.kernel, machine.date, machine.commit,
     );
