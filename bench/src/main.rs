@@ -7,11 +7,12 @@ mod durable;
 mod insert;
 mod latency;
 mod percentiles;
+mod realtime;
 mod socket;
 mod target;
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use serde::Serialize;
 use target::Target;
 
@@ -23,6 +24,20 @@ struct Arguments {
     /// A token with `events:read` and `events:write`.
     #[arg(long, env = "NEXUS_BENCH_TOKEN", hide_env_values = true)]
     token: String,
+    #[command(subcommand)]
+    measurement: Measurement,
+}
+
+#[derive(Subcommand)]
+enum Measurement {
+    /// Publishing beside bare inserts, and the latency of some sockets.
+    Publish(PublishArguments),
+    /// Many connections.
+    Realtime(realtime::Arguments),
+}
+
+#[derive(clap::Args)]
+struct PublishArguments {
     /// The Postgres under that Nexus, to compare with its bare inserts.
     #[arg(long, env = "NEXUS_DATABASE_URL", hide_env_values = true)]
     database_url: String,
@@ -60,17 +75,25 @@ const BATCH_EVENTS: u32 = 100;
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let target = Target::new(&arguments.url, arguments.token)?;
+    let figures = match &arguments.measurement {
+        Measurement::Publish(arguments) => serde_json::to_string_pretty(&publish(&target, arguments).await?),
+        Measurement::Realtime(arguments) => serde_json::to_string_pretty(&realtime::measure(&target, arguments).await?),
+    };
+    println!("{}", figures.context("write the figures as JSON")?);
+    Ok(())
+}
+
+async fn publish(target: &Target, arguments: &PublishArguments) -> Result<Figures> {
     let load = latency::Load { clients: arguments.clients, rate: arguments.rate, seconds: arguments.seconds };
     let table = insert::Table::create(&arguments.database_url, arguments.publishers).await?;
     // Bare inserts right beside the publishes that they are compared with: a busy host slows both.
     let figures = Figures {
-        latency: latency::measure(&target, &load).await.context("measure the latency")?,
+        latency: latency::measure(target, &load).await.context("measure the latency")?,
         insert_single: table.singles(arguments.publishers, arguments.seconds).await?,
-        publish_single: durable::singles(&target, arguments.publishers, arguments.seconds).await?,
+        publish_single: durable::singles(target, arguments.publishers, arguments.seconds).await?,
         insert_batch: table.batches(BATCH_PUBLISHERS, BATCH_EVENTS, arguments.seconds).await?,
-        publish_batch: durable::batches(&target, BATCH_PUBLISHERS, BATCH_EVENTS, arguments.seconds).await?,
+        publish_batch: durable::batches(target, BATCH_PUBLISHERS, BATCH_EVENTS, arguments.seconds).await?,
     };
     table.drop().await?;
-    println!("{}", serde_json::to_string_pretty(&figures)?);
-    Ok(())
+    Ok(figures)
 }

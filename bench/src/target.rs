@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use reqwest::Client;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use uuid::Uuid;
 
 /// Wallets that the events are about: enough that subjects differ, few enough that each has a history.
@@ -27,6 +28,12 @@ impl Target {
     /// Where its WebSocket is.
     pub(crate) fn stream_url(&self) -> String {
         format!("{}/v1/stream", self.url.replacen("http", "ws", 1))
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        let authority = self.url.split_once("://").context("the URL has no scheme")?.1;
+        authority.parse().context("the URL names no address and port")
     }
 
     /// The header that says who we are.

@@ -4,6 +4,7 @@
 mod cluster;
 mod load;
 mod memory;
+mod realtime;
 mod table;
 
 use crate::services::{Ports, Services};
@@ -23,7 +24,10 @@ const REST: Duration = Duration::from_secs(10);
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    only: Option<Only>,
     /// How long each measurement under load runs.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
@@ -33,6 +37,13 @@ pub(crate) struct Args {
     /// Where to write the table, as a file of the clone.
     #[arg(long, default_value = "docs/FIGURES.md")]
     table: PathBuf,
+}
+
+/// What is measured instead.
+#[derive(clap::Subcommand)]
+enum Only {
+    /// Many connections: memory, fan-out, events on topics of their own.
+    Realtime(realtime::Args),
 }
 
 /// All figures of a run.
@@ -50,6 +61,13 @@ struct Figures {
 
 /// Measures, prints and writes the table.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.only {
+        Some(Only::Realtime(args)) => realtime::run(args),
+        None => everything(args),
+    }
+}
+
+fn everything(args: &Args) -> Result<()> {
     let program = images::nexus()?;
     let folder = cargo::build_folder()?;
     let generator = load::build(&folder)?;

@@ -81,7 +81,7 @@ pub(super) fn build(folder: &BuildFolder) -> Result<PathBuf> {
 /// Runs it for about six times `seconds`.
 pub(super) fn run(generator: &Path, target: &Target, seconds: u32) -> Result<Figures> {
     let mut command = run::command(generator, ["--url", &format!("http://{}", target.listen)]);
-    command.args(["--seconds", &seconds.to_string()]);
+    command.args(["publish", "--seconds", &seconds.to_string()]);
     command.env("NEXUS_BENCH_TOKEN", target.token).env("NEXUS_DATABASE_URL", &target.urls.postgres);
     let said = run::text(&mut command).context("run the load generator")?;
     serde_json::from_str(&said).context("read the load generator's figures")

@@ -13,9 +13,17 @@ pub(super) struct Nexus {
 
 /// Resident memory of the one process that runs the file `program`.
 pub(super) fn of_program(program: &Path) -> Option<u64> {
+    resident(&folder_of(program)?)
+}
+
+/// The id of that process.
+pub(super) fn process_of(program: &Path) -> Option<u32> {
+    folder_of(program)?.file_name()?.to_str()?.parse().ok()
+}
+
+fn folder_of(program: &Path) -> Option<PathBuf> {
     let program = fs::canonicalize(program).ok()?;
-    let process = processes().find(|process| fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program))?;
-    resident(&process)
+    processes().find(|process| fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program))
 }
 
 /// Resident memory of the program `name` in the pod with this uid, on a node that runs on this machine.

@@ -1,0 +1,226 @@
+//! What many connections cost: memory, opening, fan-out, and events on topics of their own. The server's CPU seconds are
+//! read beside the clock, for generator and server share the cores.
+
+mod client;
+mod crowd;
+mod meter;
+mod process;
+
+use crate::target::Target;
+use anyhow::{Context as _, Result};
+use crowd::{Crowd, Interest};
+use meter::Meter;
+use process::Process;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+/// What is measured, and how large.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The process of Nexus, whose memory and CPU time are read.
+    #[arg(long)]
+    process: u32,
+    /// Connections that are open at a time in all but the fan-out.
+    #[arg(long, default_value_t = 10_000)]
+    clients: u32,
+    /// Subscribers of the one topic of the fan-out.
+    #[arg(long, default_value_t = 1_000)]
+    subscribers: u32,
+    /// Events a second of the fan-out, each a run of its own.
+    #[arg(long, value_delimiter = ',', default_value = "40,190,390,450,500")]
+    rates: Vec<u32>,
+    /// Events a second on topics of their own.
+    #[arg(long, default_value_t = 2_000)]
+    own_rate: u32,
+    /// How long each run lasts.
+    #[arg(long, default_value_t = 15)]
+    seconds: u32,
+}
+
+/// All that one run measured.
+#[derive(Serialize)]
+pub(crate) struct Figures {
+    idle: Idle,
+    fan_out: Vec<Flow>,
+    one_to_all: OneToAll,
+    own_topics: Flow,
+}
+
+/// Connections that are open and get nothing: authenticated, three subscriptions each.
+#[derive(Serialize)]
+struct Idle {
+    clients: u32,
+    opened_per_second: f64,
+    server_cpu_ms_per_client: f64,
+    resident_bytes_per_client: f64,
+}
+
+/// A steady flow of events.
+#[derive(Serialize)]
+struct Flow {
+    clients: u32,
+    events_per_second: u32,
+    deliveries_per_second: f64,
+    missing: u64,
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    server_cpu_seconds_per_million: f64,
+}
+
+/// One event for everybody.
+#[derive(Serialize)]
+struct OneToAll {
+    clients: u32,
+    events: u32,
+    /// Until the last client has it.
+    median_ms: f64,
+    max_ms: f64,
+}
+
+/// How often publishers send what is due.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How long stragglers are waited for.
+const STRAGGLERS: Duration = Duration::from_secs(10);
+
+/// Events to everybody.
+const TO_ALL: u32 = 21;
+
+/// Publishers of single events at a time.
+const PUBLISHERS: usize = 32;
+
+/// Measures everything.
+pub(crate) async fn measure(target: &Target, arguments: &Arguments) -> Result<Figures> {
+    let server = Process(arguments.process);
+    let mut fan_out = Vec::new();
+    let (idle, one_to_all, own_topics) = {
+        let before = server.resident_bytes()?;
+        let cpu = server.cpu_seconds()?;
+        let meter = Arc::new(Meter::new("own"));
+        let begun = Instant::now();
+        let crowd = Crowd::open(target, &meter, arguments.clients, 2, Interest::Own).await.context("open clients")?;
+        let took = begun.elapsed().as_secs_f64();
+        let cpu = server.cpu_seconds()? - cpu;
+        sleep(Duration::from_secs(3)).await;
+        let clients = f64::from(arguments.clients);
+        let idle = Idle {
+            clients: arguments.clients,
+            opened_per_second: clients / took,
+            server_cpu_ms_per_client: cpu * 1_000.0 / clients,
+            #[allow(clippy::cast_precision_loss)] // Far below the precision of a float.
+            resident_bytes_per_client: (server.resident_bytes()? as f64 - before as f64) / clients,
+        };
+        eprintln!("idle: {}", serde_json::to_string(&idle)?);
+        let own = flow(target, &meter, &server, arguments.own_rate, 1, arguments, Kind::Singles).await?;
+        let own = Flow { clients: arguments.clients, ..own };
+        eprintln!("own topics: {}", serde_json::to_string(&own)?);
+        let to_all = to_all(target, &crowd.meter, arguments.clients).await?;
+        eprintln!("one to all: {}", serde_json::to_string(&to_all)?);
+        (idle, to_all, own)
+    };
+    for (number, rate) in arguments.rates.iter().enumerate() {
+        let meter = Arc::new(Meter::new(format!("fan{number}")));
+        let source = 3 + u8::try_from(number).unwrap_or(0);
+        let crowd = Crowd::open(target, &meter, arguments.subscribers, source, Interest::Shared).await?;
+        let flow = flow(target, &crowd.meter, &server, *rate, arguments.subscribers, arguments, Kind::Batches).await?;
+        eprintln!("fan-out: {}", serde_json::to_string(&flow)?);
+        fan_out.push(flow);
+    }
+    Ok(Figures { idle, fan_out, one_to_all, own_topics })
+}
+
+/// How events are published.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// One request per event.
+    Singles,
+    /// One request per tick.
+    Batches,
+}
+
+async fn flow(
+    target: &Target,
+    meter: &Arc<Meter>,
+    server: &Process,
+    rate: u32,
+    receivers: u32,
+    arguments: &Arguments,
+    kind: Kind,
+) -> Result<Flow> {
+    meter.reset();
+    let cpu = server.cpu_seconds()?;
+    let begun = Instant::now();
+    let events = publish(target, meter, rate, arguments, kind).await?;
+    let want = u64::from(events) * u64::from(receivers);
+    meter.until(want, STRAGGLERS).await;
+    let elapsed = begun.elapsed().as_secs_f64();
+    let cpu = server.cpu_seconds()? - cpu;
+    let arrived = meter.deliveries();
+    #[allow(clippy::cast_precision_loss)]
+    let deliveries = arrived as f64;
+    Ok(Flow {
+        clients: receivers,
+        events_per_second: rate,
+        deliveries_per_second: deliveries / elapsed,
+        missing: want.saturating_sub(arrived),
+        p50_ms: meter.percentile(50),
+        p99_ms: meter.percentile(99),
+        max_ms: meter.percentile(100),
+        server_cpu_seconds_per_million: cpu / deliveries * 1e6,
+    })
+}
+
+/// Publishes at a steady rate; how many events.
+async fn publish(target: &Target, meter: &Arc<Meter>, rate: u32, arguments: &Arguments, kind: Kind) -> Result<u32> {
+    let begun = Instant::now();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let places = Arc::new(tokio::sync::Semaphore::new(PUBLISHERS));
+    let mut sending = tokio::task::JoinSet::new();
+    let mut sent = 0_u32;
+    while begun.elapsed() < Duration::from_secs(arguments.seconds.into()) {
+        ticks.tick().await;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A small positive number.
+        let due = (begun.elapsed().as_secs_f64() * f64::from(rate)) as u32;
+        let numbers = sent..due.max(sent);
+        sent = numbers.end;
+        let groups: Vec<std::ops::Range<u32>> = match kind {
+            Kind::Singles => numbers.map(|number| number..number + 1).collect(),
+            Kind::Batches => vec![numbers],
+        };
+        for group in groups.into_iter().filter(|group| !group.is_empty()) {
+            // When it is due, not when a place is free: a server that is slow is not spared.
+            group.clone().for_each(|number| meter.sent(number));
+            let place = Arc::clone(&places).acquire_owned().await?;
+            let (target, meter) = (target.clone(), Arc::clone(meter));
+            let clients = arguments.clients;
+            sending.spawn(async move {
+                let events = group.map(|number| crowd::event(&target, &meter.series, number, clients)).collect();
+                let published = target.publish(&serde_json::Value::Array(events)).await;
+                drop(place);
+                published
+            });
+        }
+    }
+    while let Some(published) = sending.join_next().await {
+        published??;
+    }
+    Ok(sent)
+}
+
+async fn to_all(target: &Target, meter: &Meter, clients: u32) -> Result<OneToAll> {
+    let mut took = Vec::new();
+    for number in 0..TO_ALL {
+        meter.reset();
+        meter.sent(number);
+        target.publish(&crowd::event_to_all(target, &meter.series, number)).await?;
+        timeout(STRAGGLERS, meter.until(clients.into(), STRAGGLERS)).await?;
+        took.push(meter.percentile(100));
+        sleep(Duration::from_millis(200)).await;
+    }
+    took.sort_by(f64::total_cmp);
+    Ok(OneToAll { clients, events: TO_ALL, median_ms: took[took.len() / 2], max_ms: took[took.len() - 1] })
+}

@@ -1,0 +1,147 @@
+//! One WebSocket client, as light as can be: it shares its buffer with all others of its thread and reads of an event
+//! no more than its number, so that the generator leaves the cores to the server.
+
+use super::meter::Meter;
+use crate::target::Target;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+const READ_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    static BROUGHT: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// A client whose subscriptions stand.
+pub(super) struct Client {
+    stream: TcpStream,
+    /// The beginning of a frame.
+    rest: Vec<u8>,
+}
+
+impl Client {
+    pub(super) async fn open(target: &Target, source: IpAddr, subscriptions: &[Value]) -> Result<Self> {
+        let socket = TcpSocket::new_v4().context("make a socket")?;
+        socket.bind(SocketAddr::new(source, 0)).context("bind a socket")?;
+        let mut stream = socket.connect(target.address()?).await.context("connect")?;
+        stream.set_nodelay(true).context("set up a socket")?;
+        let request = format!(
+            "GET /v1/stream HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: {}\r\n\r\n",
+            target.authorization()
+        );
+        stream.write_all(request.as_bytes()).await.context("ask for the upgrade")?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(stream.read_u8().await.context("read the answer to the upgrade")?);
+        }
+        ensure!(answer.starts_with(b"HTTP/1.1 101"), "the upgrade was refused: {}", String::from_utf8_lossy(&answer));
+        let mut commands = Vec::new();
+        for (number, subscription) in subscriptions.iter().enumerate() {
+            let mut command = subscription.clone();
+            command["id"] = Value::from(number);
+            command["command"] = Value::from("subscribe");
+            masked(0x81, command.to_string().as_bytes(), &mut commands);
+        }
+        stream.write_all(&commands).await.context("subscribe")?;
+        let mut client = Self { stream, rest: Vec::new() };
+        let mut confirmed = 0;
+        while confirmed < subscriptions.len() {
+            let frames = client.read().await.context("read the answers to subscribe")?;
+            for (_, payload) in frames {
+                let text = String::from_utf8_lossy(&payload);
+                ensure!(text.contains("\"result\""), "a subscription was refused: {text}");
+                confirmed += 1;
+            }
+        }
+        Ok(client)
+    }
+
+    /// Tells the meter of every event of its series, until the server closes.
+    pub(super) async fn listen(mut self, meter: Arc<Meter>) {
+        let begin = format!("\"id\":\"{}-", meter.series);
+        while let Ok(frames) = self.read().await {
+            for (first, payload) in frames {
+                if first == 0x89 {
+                    let mut pong = Vec::new();
+                    masked(0x8a, &payload, &mut pong);
+                    if self.stream.write_all(&pong).await.is_err() {
+                        return;
+                    }
+                } else if let Some(number) = number(&payload, begin.as_bytes()) {
+                    meter.arrived(number);
+                }
+            }
+        }
+    }
+
+    /// The frames that came: the first byte and the payload of each.
+    async fn read(&mut self) -> io::Result<Vec<(u8, Vec<u8>)>> {
+        loop {
+            self.stream.readable().await?;
+            let mut frames = Vec::new();
+            let outcome: io::Result<_> = BROUGHT.with_borrow_mut(|brought| {
+                let count = self.stream.try_read(brought)?;
+                if count == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                self.rest.extend_from_slice(&brought[..count]);
+                Ok(())
+            });
+            match outcome {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            }
+            let mut used = 0;
+            while let Some((head, payload)) = frame(&self.rest[used..]) {
+                let begin = used + head;
+                frames.push((self.rest[used], self.rest[begin..begin + payload].to_vec()));
+                used = begin + payload;
+            }
+            self.rest.drain(..used);
+            if self.rest.is_empty() {
+                self.rest = Vec::new();
+            }
+            return Ok(frames);
+        }
+    }
+}
+
+/// Bytes of the head and of the payload of a server's frame, if all of it is there.
+fn frame(bytes: &[u8]) -> Option<(usize, usize)> {
+    let (head, payload) = match bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
+        127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
+        length => (2, usize::from(*length)),
+    };
+    (bytes.len() >= head + payload).then_some((head, payload))
+}
+
+/// A client's frame. The mask is zero: nothing between these two could be confused by it.
+fn masked(first: u8, payload: &[u8], into: &mut Vec<u8>) {
+    into.push(first);
+    match u16::try_from(payload.len()) {
+        Ok(length @ 0..=125) => into.push(0x80 | length.to_be_bytes()[1]),
+        Ok(length) => {
+            into.push(0x80 + 126);
+            into.extend_from_slice(&length.to_be_bytes());
+        }
+        Err(_) => unreachable!("commands and pongs are short"),
+    }
+    into.extend_from_slice(&[0; 4]);
+    into.extend_from_slice(payload);
+}
+
+/// The number of the event, if it is of our series.
+fn number(payload: &[u8], begin: &[u8]) -> Option<u32> {
+    let at = payload.windows(begin.len()).position(|window| window == begin)? + begin.len();
+    let digits = payload[at..].iter().take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0_u32, |number, digit| number.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'))))
+}

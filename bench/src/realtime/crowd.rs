@@ -1,0 +1,96 @@
+//! Many clients at once, and the events that they are sent.
+
+use super::client::Client;
+use super::meter::Meter;
+use crate::target::Target;
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Connections that are being opened at a time.
+const OPENING: usize = 64;
+
+/// Open clients; they are closed when this is dropped.
+pub(super) struct Crowd {
+    pub(super) meter: Arc<Meter>,
+    _clients: JoinSet<()>,
+}
+
+/// Who posts the job that all clients hear of.
+const EMPLOYER: &str = "0197d0a4-3a5c-7c3e-9d5b-6a1f0e2d4c3b";
+
+/// What a client subscribes to.
+#[derive(Clone, Copy)]
+pub(super) enum Interest {
+    /// Three subscriptions: to a subject of its own, to what goes to all, and to a type that never comes.
+    Own,
+    /// The one topic.
+    Shared,
+}
+
+impl Crowd {
+    /// Opens so many clients from the address 127.0.0.`source`, and waits until all have subscribed.
+    pub(super) async fn open(
+        target: &Target,
+        meter: &Arc<Meter>,
+        count: u32,
+        source: u8,
+        interest: Interest,
+    ) -> Result<Self> {
+        let places = Arc::new(Semaphore::new(OPENING));
+        let mut opening = JoinSet::new();
+        for number in 0..count {
+            let place = Arc::clone(&places).acquire_owned().await?;
+            let target = target.clone();
+            opening.spawn(async move {
+                let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, source));
+                let client = Client::open(&target, source, &subscriptions(interest, number)).await;
+                drop(place);
+                client
+            });
+        }
+        let mut clients = JoinSet::new();
+        while let Some(client) = opening.join_next().await {
+            clients.spawn(client??.listen(Arc::clone(meter)));
+        }
+        Ok(Self { meter: Arc::clone(meter), _clients: clients })
+    }
+}
+
+fn subscriptions(interest: Interest, number: u32) -> Vec<Value> {
+    match interest {
+        Interest::Own => vec![
+            json!({ "types": ["mining.reward"], "subjects": [subject(number)] }),
+            json!({ "types": ["job.posted"], "subjects": ["job/all"] }),
+            json!({ "types": ["lesson.completed"], "subjects": [format!("lesson/own-{number}")] }),
+        ],
+        Interest::Shared => vec![json!({ "types": ["mining.reward"] })],
+    }
+}
+
+fn subject(number: u32) -> String {
+    format!("wallet/own-{number}")
+}
+
+/// The event `number`, on the subject of one of `clients`.
+pub(super) fn event(target: &Target, series: &str, number: u32, clients: u32) -> Value {
+    let mut event = target.event(series, number.into());
+    // Neighbours in time are not neighbours in number.
+    let client = u64::from(number) * 7_919 % u64::from(clients.max(1));
+    event["subject"] = json!(format!("wallet/own-{client}"));
+    event
+}
+
+/// The event `number`, for every client.
+pub(super) fn event_to_all(target: &Target, series: &str, number: u32) -> Value {
+    let mut event = target.event(series, u64::from(number) + 1_000_000_000);
+    event["id"] = json!(format!("{series}-{number}"));
+    event["source"] = json!(format!("{}/all", event["source"].as_str().unwrap_or_default()));
+    event["type"] = json!("job.posted");
+    event["subject"] = json!("job/all");
+    event["data"] = json!({ "job_id": "all", "employer_id": EMPLOYER, "title": "Paint a fence" });
+    event
+}
