@@ -14,7 +14,7 @@ pub mod extract;
 mod layers;
 
 pub use operation::{Answer, Operation, Parameter, Routes};
-pub use state::AppState;
+pub use state::{AppState, Shared};
 
 use axum::Router;
 

@@ -1,10 +1,9 @@
 //! Real-time connections: one session core, independent of the transport, under thin fronts.
 //!
-//! A session takes commands in and gives frames out. It follows the log like every other
-//! follower: it holds a position per subscription, is woken when the head moves, and reads
-//! what it is missing. Nothing is queued for a client beyond the stretch that is being sent,
-//! so a slow client costs no memory: it streams from the log at its own pace, skips nothing,
-//! and is live again when it has caught up.
+//! A session takes commands in and gives frames out, and holds a position per subscription.
+//! While it is live, the hub brings it the entries that it may want, into an inbox that is
+//! bounded. A session that is behind, because its client was away or takes too little, reads
+//! the log at the client's pace, skips nothing, and is live again when it has caught up.
 //!
 //! One task per connection, never one per event.
 
@@ -16,12 +15,18 @@ pub mod encode;
 pub mod subscription;
 
 mod delivery;
+mod feed;
 mod history;
 mod requests;
 pub mod session;
 
+mod hub;
+mod inbox;
+
 mod metrics;
 pub mod socket;
+mod wire;
 
+pub use hub::Hub;
 pub use limits::Limits;
-pub use metrics::StreamMetrics;
+pub use metrics::{Counted, StreamMetrics};

@@ -1,7 +1,6 @@
 //! Puts the parts together, runs them, and takes them apart in order. A store that is away never stops the process.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -12,11 +11,12 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{PrepareVerifier, Verifier};
 use crate::config::Config;
 use crate::events::Registry;
-use crate::http::{self, AppState};
+use crate::http::{self, AppState, Shared};
 use crate::log::publisher::Groups;
 use crate::log::sequencer::Sequencer;
 use crate::log::{Publisher, Tail, Wake, retention};
 use crate::metrics::Metrics;
+use crate::realtime::Hub;
 use crate::store::{self, mongo::PrepareMongo, postgres::PrepareDatabase, redis::PrepareRedis};
 use crate::sync::Cache;
 use crate::sync::documents::{self, Profiles};
@@ -139,8 +139,8 @@ impl Parts {
             wake: wake.clone(),
             metrics: metrics.clone(),
         };
-        let state = AppState {
-            config: Arc::new(config),
+        let state = AppState::new(Shared {
+            config,
             postgres,
             redis,
             mongo,
@@ -148,14 +148,15 @@ impl Parts {
             cache,
             profiles,
             wake,
+            hub: Hub::default(),
             publisher,
             registry: Registry::global(),
-            verifier: Arc::new(verifier),
+            verifier,
             metrics,
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        };
+        });
         Ok(Self { state, groups, sequencer, redis_client })
     }
 
@@ -165,6 +166,8 @@ impl Parts {
         let stopping = || state.stopping.clone();
         let tasks = &state.tasks;
         tasks.spawn(state.tail.clone().run(stopping()));
+        tasks.spawn(state.hub.clone().dispatch(state.tail.clone(), stopping()));
+        tasks.spawn(state.hub.clone().drain_with(state.draining.clone()));
         tasks.spawn(groups.run(stopping()));
         tasks.spawn(sequencer.run(stopping()));
         tasks.spawn(state.wake.clone().send_to_other_pods(state.redis.clone(), stopping()));

@@ -1,5 +1,6 @@
-//! What handlers and followers share. Every field is cheap to clone.
+//! What handlers, connections and followers share.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use mongodb::Database;
@@ -13,14 +14,34 @@ use crate::config::Config;
 use crate::events::Registry;
 use crate::log::{Publisher, Tail, Wake};
 use crate::metrics::Metrics;
+use crate::realtime::Hub;
 use crate::sync::Cache;
 use crate::sync::documents::Profiles;
 
-/// What handlers and followers share.
+/// What handlers, connections and followers share; a pointer to it, for each connection holds one.
 #[derive(Clone, Debug)]
-pub struct AppState {
+pub struct AppState(Arc<Shared>);
+
+impl AppState {
+    /// What is to be shared from now on.
+    pub fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// The parts. Each is cheap to clone.
+#[derive(Debug)]
+pub struct Shared {
     /// The settings.
-    pub config: Arc<Config>,
+    pub config: Config,
     /// The records and the log.
     pub postgres: PgPool,
     /// The shared cache.
@@ -35,12 +56,14 @@ pub struct AppState {
     pub profiles: Profiles,
     /// Wake-ups of the sequencer and the tails.
     pub wake: Wake,
+    /// The live connections.
+    pub hub: Hub,
     /// The way into the log for events that belong to no other write.
     pub publisher: Publisher,
     /// The event types.
     pub registry: &'static Registry,
     /// Verifies tokens.
-    pub verifier: Arc<Verifier>,
+    pub verifier: Verifier,
     /// What is counted.
     pub metrics: Metrics,
     /// Cancelled when the pod is asked to leave: readiness is off, sockets tell their clients when to come back.

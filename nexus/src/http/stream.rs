@@ -1,31 +1,32 @@
-//! `GET /v1/stream`: the upgrade to a WebSocket. Checks who asks from where, sets the bounds
-//! of the transport, and hands over to the session.
+//! `GET /v1/stream`: the upgrade to a WebSocket (RFC 6455, section 4.2). Checks who asks from where, and hands the
+//! network connection over to the session.
 
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::http::{Method, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::Response;
 use axum::routing::get;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade::downcast;
+use sha1::{Digest, Sha1};
+use tokio::net::TcpStream;
 
 use super::{Answer, AppState, Operation, Routes};
 use crate::auth::Claims;
 use crate::auth::caller::bearer;
+use crate::chain::Chain;
 use crate::problem::ApiError;
+use crate::realtime::encode::Encoding;
 use crate::realtime::session::Session;
-use crate::realtime::{Limits, socket};
+use crate::realtime::{Counted, socket};
 
-/// Buffers of a connection; the WebSocket layer would take 128 KiB each. Frames larger than
-/// this pass all the same, in several reads or writes.
-const BUFFER_BYTES: usize = 4 * 1024;
-
-/// Most bytes that wait for the network of one client before it is waited for: a stretch.
-const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
-
-/// A frame above the limit is refused with its own close code, for which it has to be read;
-/// one above this multiple of the limit is not read at all.
-const UNREAD_FACTOR: usize = 4;
+/// What a server adds to the client's key before it takes the digest (RFC 6455, section 1.3).
+const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 pub(super) fn routes() -> Routes {
     let summary = "Opens a WebSocket: subscribe, publish, history; one JSON object per text frame";
@@ -40,30 +41,82 @@ async fn open(
     State(state): State<AppState>,
     _: AllowedOrigin,
     MaybeCaller(claims): MaybeCaller,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    Handshake { accept, upgrade }: Handshake,
 ) -> Result<Response, ApiError> {
-    let upgrade = upgrade.map_err(|refused| ApiError::InvalidParameter {
-        name: "Upgrade",
-        message: format!("must ask for a WebSocket: {}", refused.body_text()),
-    })?;
-    if state.metrics.stream.open() >= state.config.stream.connections_max {
+    let place = room(&state)?;
+    let tasks = state.tasks.clone();
+    let session = Session::new(state, Encoding::WebSocket, claims);
+    tasks.spawn(async move {
+        match connection(upgrade).await {
+            Ok((stream, brought)) => socket::serve(stream, brought, session, place).await,
+            Err(error) => tracing::debug!(error = %Chain(&error), "a client left while its connection was upgraded"),
+        }
+    });
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::UPGRADE, "websocket")
+        .header(header::CONNECTION, "upgrade")
+        .header(header::SEC_WEBSOCKET_ACCEPT, accept);
+    response.body(Body::empty()).map_err(ApiError::internal)
+}
+
+/// A place among the connections of this pod; those that are open feel nothing of a refusal.
+pub(super) fn room(state: &AppState) -> Result<Counted, ApiError> {
+    let place = state.metrics.stream.count_connection();
+    if state.metrics.stream.open() > state.config.stream.connections_max {
         return Err(ApiError::Overload("this pod has as many connections as it may hold"));
     }
-    let limits = Limits::of(&state.config);
-    let tasks = state.tasks.clone();
-    let session = Session::new(state, limits.clone(), claims);
-    Ok(upgrade
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-        .max_message_size(limits.frame_bytes_max * UNREAD_FACTOR)
-        .max_frame_size(limits.frame_bytes_max * UNREAD_FACTOR)
-        .on_upgrade(move |socket| tasks.track_future(socket::serve(socket, session))))
+    Ok(place)
+}
+
+/// The network connection, once the answer has gone out on it, and what of the client came with the request.
+async fn connection(upgrade: OnUpgrade) -> Result<(TcpStream, Bytes), hyper::Error> {
+    let upgraded = upgrade.await?;
+    let parts = downcast::<TokioIo<TcpStream>>(upgraded).expect("Nexus listens on TCP itself");
+    let stream = parts.io.into_inner();
+    // An event must not wait for the acknowledgement of the one before it. A client that has left needs no such care.
+    let _ = stream.set_nodelay(true);
+    Ok((stream, parts.read_buf))
+}
+
+/// A request that asks for a WebSocket as the standard says.
+struct Handshake {
+    accept: String,
+    upgrade: OnUpgrade,
+}
+
+impl FromRequestParts<AppState> for Handshake {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        let refuse = |name: &'static str, message: &str| ApiError::InvalidParameter { name, message: message.into() };
+        if !names(&parts.headers, &header::CONNECTION, "upgrade") {
+            return Err(refuse("Connection", "must be `Upgrade`: this is a WebSocket"));
+        }
+        if !names(&parts.headers, &header::UPGRADE, "websocket") {
+            return Err(refuse("Upgrade", "must ask for a WebSocket"));
+        }
+        if !names(&parts.headers, &header::SEC_WEBSOCKET_VERSION, "13") {
+            return Err(refuse("Sec-WebSocket-Version", "must be 13"));
+        }
+        let key = parts.headers.get(header::SEC_WEBSOCKET_KEY);
+        let key = key.ok_or_else(|| refuse("Sec-WebSocket-Key", "is missing"))?;
+        let digest = Sha1::new().chain_update(key.as_bytes()).chain_update(KEY_SUFFIX).finalize();
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let upgrade = upgrade.ok_or_else(|| refuse("Upgrade", "needs HTTP/1.1"))?;
+        Ok(Self { accept: BASE64_STANDARD.encode(digest), upgrade })
+    }
+}
+
+/// Whether the header's list names the word.
+fn names(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    let lists = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|named| named.trim().eq_ignore_ascii_case(word))
 }
 
 /// The page that opened the connection is one that may. Browsers always name it for a
 /// WebSocket and do not ask first, so CORS does not protect it; other programs name none.
-struct AllowedOrigin;
+pub(super) struct AllowedOrigin;
 
 impl FromRequestParts<AppState> for AllowedOrigin {
     type Rejection = ApiError;

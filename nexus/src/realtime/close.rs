@@ -5,10 +5,12 @@
 pub enum Close {
     /// This pod stops; the client reconnects, to any pod, after the delay it was told.
     Drain,
-    /// What came is no WebSocket frame, or one so large that it was not read.
+    /// What came is no WebSocket frame of a client.
     UnreadableFrame,
     /// The client sent a binary frame; commands are JSON text.
     BinaryFrame,
+    /// The client sent text that is no UTF-8.
+    InvalidText,
     /// The client sent a frame above the limit.
     FrameTooLarge,
     /// The token was refused, or has expired and was not refreshed.
@@ -30,6 +32,7 @@ impl Close {
             Self::Drain => 1012,
             Self::UnreadableFrame => 1002,
             Self::BinaryFrame => 1003,
+            Self::InvalidText => 1007,
             Self::FrameTooLarge => 1009,
             Self::Unauthenticated => 4401,
             Self::AuthenticationLate => 4403,
@@ -44,6 +47,7 @@ impl Close {
             Self::Drain => "drain",
             Self::UnreadableFrame => "unreadable_frame",
             Self::BinaryFrame => "binary_frame",
+            Self::InvalidText => "invalid_text",
             Self::FrameTooLarge => "frame_too_large",
             Self::Unauthenticated => "unauthenticated",
             Self::AuthenticationLate => "authentication_late",

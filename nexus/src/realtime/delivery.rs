@@ -1,11 +1,10 @@
-//! What a session sends next: reads the log after the position of the subscription that is
-//! furthest behind, and makes the pushes of all of them from the same stretch.
+//! What a session sends next. A live session is given what is new; one that is behind reads the log after the position of
+//! the subscription that is furthest behind, and makes the pushes of all of them from the same stretch.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::encode;
 use super::session::Session;
 use crate::log::{Batch, Entry, ReadLog};
 use crate::position::Position;
@@ -16,13 +15,6 @@ const STRETCH_ENTRIES: usize = 256;
 
 /// Bytes after which a stretch ends: this bounds the memory of a connection.
 const STRETCH_BYTES: usize = 128 * 1024;
-
-/// One frame to send.
-#[derive(Debug)]
-pub(super) struct Push {
-    pub(super) frame: String,
-    pub(super) content: Content,
-}
 
 /// What is pushed.
 #[derive(Clone, Copy, Debug)]
@@ -35,26 +27,46 @@ pub(super) enum Content {
     Gap,
 }
 
-/// The next frames, and whether the session is at the head after them.
-#[derive(Debug)]
+/// The next pushes, and whether the session is at the head after them.
+#[derive(Debug, Default)]
 pub(super) struct Stretch {
-    pub(super) pushes: Vec<Push>,
+    pub(super) contents: Vec<Content>,
     pub(super) caught_up: bool,
 }
 
 impl Session {
-    /// The next stretch. `live` says that the session was at the head before this wake-up.
-    pub(super) async fn next_stretch(&mut self, live: bool) -> Result<Stretch, ReadLog> {
-        let mut pushes = self.epoch_gaps();
+    /// Appends the pushes of new entries, after which the session has everything up to `complete`.
+    pub(super) fn push_live(&mut self, entries: &[Arc<Entry>], complete: i64, bytes: &mut Vec<u8>) -> Vec<Content> {
+        let mut contents = Vec::with_capacity(entries.len());
+        for entry in entries {
+            self.push_entry(entry, true, bytes, &mut contents);
+        }
+        self.has_all_up_to(complete);
+        contents
+    }
+
+    /// Appends the pushes of the next stretch of the log. `live` says that the session was at the head before it was
+    /// woken.
+    pub(super) async fn next_stretch(&mut self, live: bool, bytes: &mut Vec<u8>) -> Result<Stretch, ReadLog> {
+        let mut stretch = Stretch::default();
+        self.push_epoch_gaps(bytes, &mut stretch.contents);
         let lowest = self.subscriptions.iter().map(|subscription| subscription.position.seq).min();
         let Some(lowest) = lowest.filter(|lowest| *lowest < self.state.tail.head()) else {
-            return Ok(Stretch { pushes, caught_up: true });
+            stretch.caught_up = true;
+            return Ok(stretch);
         };
         match self.state.tail.read_after(lowest, STRETCH_ENTRIES).await? {
-            Batch::Entries(entries) => self.push_entries(&entries, live, &mut pushes),
-            Batch::Gap { oldest } => self.push_gap(oldest - 1, &mut pushes),
+            Batch::Entries(entries) => {
+                for entry in &entries {
+                    if bytes.len() >= STRETCH_BYTES {
+                        break;
+                    }
+                    self.push_entry(entry, live, bytes, &mut stretch.contents);
+                }
+            }
+            Batch::Gap { oldest } => self.push_gap(oldest - 1, bytes, &mut stretch.contents),
         }
-        Ok(Stretch { pushes, caught_up: false })
+        Ok(stretch)
     }
 
     /// Everything that matches up to here was made into pushes; the head when nothing is followed.
@@ -63,48 +75,48 @@ impl Session {
         lowest.unwrap_or_else(|| self.state.tail.position())
     }
 
-    fn push_entries(&mut self, entries: &[Arc<Entry>], live: bool, pushes: &mut Vec<Push>) {
-        let mut bytes = 0;
-        for entry in entries {
-            let event = str::from_utf8(&entry.encoded).expect("the log holds JSON text, which is UTF-8");
-            let behind = self.subscriptions.iter_mut().filter(|one| one.position.seq < entry.seq);
-            for subscription in behind {
-                subscription.position.seq = entry.seq;
-                if subscription.filter.wants(entry) {
-                    let frame = encode::event(&subscription.name, event);
-                    bytes += frame.len();
-                    let content = if live { Content::Live { stamped_at: entry.recorded_at } } else { Content::Missed };
-                    pushes.push(Push { frame, content });
-                }
-            }
-            if bytes >= STRETCH_BYTES {
-                return;
+    /// Whether nothing is left to read.
+    pub(super) fn is_at_head(&self) -> bool {
+        let head = self.state.tail.position();
+        let at_head = |position: Position| position.epoch == head.epoch && position.seq >= head.seq;
+        self.subscriptions.iter().all(|subscription| at_head(subscription.position))
+    }
+
+    /// What a subscription wants up to here was made into pushes, or there was nothing.
+    pub(super) fn has_all_up_to(&mut self, seq: i64) {
+        for subscription in &mut self.subscriptions {
+            subscription.position.seq = subscription.position.seq.max(seq);
+        }
+    }
+
+    fn push_entry(&mut self, entry: &Entry, live: bool, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
+        for subscription in self.subscriptions.iter_mut().filter(|one| one.position.seq < entry.seq) {
+            subscription.position.seq = entry.seq;
+            if subscription.filter.wants(entry) {
+                self.encoding.event(subscription, entry, bytes);
+                contents.push(if live { Content::Live { stamped_at: entry.recorded_at } } else { Content::Missed });
             }
         }
     }
 
     /// Retention has dropped everything up to `to`.
-    fn push_gap(&mut self, to: i64, pushes: &mut Vec<Push>) {
+    fn push_gap(&mut self, to: i64, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
         for subscription in self.subscriptions.iter_mut().filter(|one| one.position.seq < to) {
             let end = Position { seq: to, ..subscription.position };
-            pushes.push(gap(&subscription.name, subscription.position, end));
+            self.encoding.gap(&subscription.name, subscription.position, end, bytes);
+            contents.push(Content::Gap);
             subscription.position = end;
         }
     }
 
     /// The log was restored from a backup: what was between a position of the old epoch and
     /// the head cannot be told apart, so all of it is a gap.
-    fn epoch_gaps(&mut self) -> Vec<Push> {
+    fn push_epoch_gaps(&mut self, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
         let head = self.state.tail.position();
-        let mut pushes = Vec::new();
         for subscription in self.subscriptions.iter_mut().filter(|one| one.position.epoch != head.epoch) {
-            pushes.push(gap(&subscription.name, subscription.position, head));
+            self.encoding.gap(&subscription.name, subscription.position, head, bytes);
+            contents.push(Content::Gap);
             subscription.position = head;
         }
-        pushes
     }
-}
-
-fn gap(subscription: &str, from: Position, to: Position) -> Push {
-    Push { frame: encode::gap(subscription, from, to), content: Content::Gap }
 }

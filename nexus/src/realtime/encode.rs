@@ -1,4 +1,4 @@
-//! The frames a client receives. Pure.
+//! What a client receives, as its transport carries it. Pure.
 //!
 //! An event's `CloudEvent` JSON was encoded once, when the entry came into this pod; a push
 //! copies those bytes between a head and a tail and parses nothing.
@@ -6,7 +6,64 @@
 use serde::Serialize;
 use serde_json::json;
 
+use super::close::Close;
+use super::subscription::Subscription;
+use super::wire::{text_head, text_message};
+use crate::log::Entry;
 use crate::position::Position;
+
+/// How a transport carries pushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// One JSON object per WebSocket text message.
+    WebSocket,
+    /// Server-sent events, each with its position as `id`.
+    /// Source: HTML, section 9.2.6 "Interpreting an event stream".
+    EventStream,
+}
+
+impl Encoding {
+    /// Appends one event for one subscription.
+    pub(super) fn event(self, subscription: &Subscription, entry: &Entry, into: &mut Vec<u8>) {
+        match self {
+            Self::WebSocket => event(&subscription.name, &entry.encoded, into),
+            Self::EventStream => {
+                let position = Position { seq: entry.seq, ..subscription.position };
+                server_sent(None, position, &entry.encoded, into);
+            }
+        }
+    }
+
+    /// Appends that the events after `from` up to `to` are gone for this subscription; it goes on after `to`.
+    pub(super) fn gap(self, subscription: &str, from: Position, to: Position, into: &mut Vec<u8>) {
+        match self {
+            Self::WebSocket => text_message(&gap(subscription, from, to), into),
+            Self::EventStream => {
+                server_sent(Some("gap"), to, json!({ "from": from, "to": to }).to_string().as_bytes(), into);
+            }
+        }
+    }
+}
+
+/// Appends a server-sent event; `data` is JSON on one line.
+fn server_sent(name: Option<&str>, id: Position, data: &[u8], into: &mut Vec<u8>) {
+    if let Some(name) = name {
+        into.extend_from_slice(format!("event: {name}\n").as_bytes());
+    }
+    into.extend_from_slice(format!("id: {id}\ndata: ").as_bytes());
+    into.extend_from_slice(data);
+    into.extend_from_slice(b"\n\n");
+}
+
+/// Appends that everything that matched up to `position` has been sent: a client takes the id and sees no event.
+pub(super) fn server_sent_heartbeat(position: Position, into: &mut Vec<u8>) {
+    into.extend_from_slice(format!("id: {position}\n\n").as_bytes());
+}
+
+/// Appends after how many milliseconds the client is to come back.
+pub(super) fn server_sent_retry(milliseconds: u64, into: &mut Vec<u8>) {
+    into.extend_from_slice(format!("retry: {milliseconds}\n\n").as_bytes());
+}
 
 /// An answer to the command `id`.
 pub fn result(id: i64, result: &impl Serialize) -> String {
@@ -18,20 +75,19 @@ pub fn error(id: Option<i64>, code: &str, message: &str) -> String {
     json!({ "id": id, "error": { "code": code, "message": message } }).to_string()
 }
 
-/// One event for one subscription. `event` is `CloudEvent` JSON; subscription names are made
-/// by the server and need no escaping.
-pub fn event(subscription: &str, event: &str) -> String {
+/// Appends one event for one subscription, as the WebSocket message that it goes out in. `event` is `CloudEvent` JSON;
+/// subscription names are made by the server and need no escaping.
+fn event(subscription: &str, event: &[u8], into: &mut Vec<u8>) {
     const HEAD: &str = r#"{"push":"event","subscription":""#;
     const MIDDLE: &str = r#"","event":"#;
-    let mut frame = String::with_capacity(HEAD.len() + subscription.len() + MIDDLE.len() + event.len() + 1);
-    for part in [HEAD, subscription, MIDDLE, event, "}"] {
-        frame.push_str(part);
+    text_head(HEAD.len() + subscription.len() + MIDDLE.len() + event.len() + 1, into);
+    for part in [HEAD.as_bytes(), subscription.as_bytes(), MIDDLE.as_bytes(), event, b"}"] {
+        into.extend_from_slice(part);
     }
-    frame
 }
 
 /// The events after `from` up to `to` are gone for this subscription; it goes on after `to`.
-pub fn gap(subscription: &str, from: Position, to: Position) -> String {
+fn gap(subscription: &str, from: Position, to: Position) -> String {
     json!({ "push": "gap", "subscription": subscription, "from": from, "to": to }).to_string()
 }
 
@@ -43,6 +99,12 @@ pub fn heartbeat(position: Position) -> String {
 /// This pod stops: come back after the delay, with this position.
 pub fn drain(reconnect_after_ms: u64, position: Position) -> String {
     json!({ "push": "drain", "reconnect_after_ms": reconnect_after_ms, "position": position }).to_string()
+}
+
+/// Appends why the stream ends. A client that comes back by itself is refused for the same reason.
+pub(super) fn server_sent_close(close: Close, position: Position, into: &mut Vec<u8>) {
+    let data = json!({ "code": close.code(), "reason": close.reason() }).to_string();
+    server_sent(Some("close"), position, data.as_bytes(), into);
 }
 
 #[cfg(test)]
@@ -57,7 +119,6 @@ mod tests {
             result(3, &json!({"subscription": "s1", "position": AT})),
             error(Some(3), "forbidden", "no"),
             error(None, "malformed_frame", "no"),
-            event("s1", r#"{"id":"e"}"#),
             gap("s1", Position { epoch: 1, seq: 4 }, AT),
             heartbeat(AT),
             drain(250, AT),
@@ -66,11 +127,32 @@ mod tests {
             r#"{"id":3,"result":{"subscription":"s1","position":"1.9"}}"#,
             r#"{"id":3,"error":{"code":"forbidden","message":"no"}}"#,
             r#"{"id":null,"error":{"code":"malformed_frame","message":"no"}}"#,
-            r#"{"push":"event","subscription":"s1","event":{"id":"e"}}"#,
             r#"{"push":"gap","subscription":"s1","from":"1.4","to":"1.9"}"#,
             r#"{"push":"heartbeat","position":"1.9"}"#,
             r#"{"push":"drain","reconnect_after_ms":250,"position":"1.9"}"#,
         ];
         assert_eq!(frames, want);
+    }
+
+    #[test]
+    fn an_event_stream_has_the_shape_of_the_standard() {
+        let mut bytes = Vec::new();
+        server_sent(None, AT, br#"{"id":"e"}"#, &mut bytes);
+        Encoding::EventStream.gap("s1", Position { epoch: 1, seq: 4 }, AT, &mut bytes);
+        server_sent_heartbeat(AT, &mut bytes);
+        server_sent_retry(250, &mut bytes);
+        let want = "id: 1.9\ndata: {\"id\":\"e\"}\n\n\
+                    event: gap\nid: 1.9\ndata: {\"from\":\"1.4\",\"to\":\"1.9\"}\n\n\
+                    id: 1.9\n\n\
+                    retry: 250\n\n";
+        assert_eq!(String::from_utf8_lossy(&bytes), want);
+    }
+
+    #[test]
+    fn an_event_goes_out_as_a_message_with_its_exact_length() {
+        let mut bytes = Vec::new();
+        event("s1", br#"{"id":"e"}"#, &mut bytes);
+        let text = br#"{"push":"event","subscription":"s1","event":{"id":"e"}}"#;
+        assert_eq!(bytes, [&[0x81, u8::try_from(text.len()).expect("short")][..], text].concat());
     }
 }

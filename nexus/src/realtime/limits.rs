@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rand::RngExt;
+
 use crate::config::Config;
 
 /// Bounds of one connection, from the settings; their reasons stand there.
@@ -29,6 +31,12 @@ impl Limits {
             send: Duration::from_secs(config.stream.send_seconds),
             drain: Duration::from_secs(config.limits.drain_seconds),
         }
+    }
+
+    /// When a client of a pod that stops should come back, in milliseconds from now: somewhere in the window.
+    pub(super) fn delay_of_return(&self) -> u64 {
+        let window = u64::try_from(self.drain.as_millis()).unwrap_or(u64::MAX);
+        rand::rng().random_range(0..=window)
     }
 }
 

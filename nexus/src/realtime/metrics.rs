@@ -27,6 +27,8 @@ pub struct StreamMetrics {
     deliveries: Counter,
     /// Gaps that clients were told of.
     gaps: Counter,
+    /// Live connections that did not keep up and went back to the log.
+    demotions: Counter,
     /// From the stamp's transaction to the socket, for events that were new when sent.
     delivery_seconds: Histogram,
     closes: Family<Reason, Counter>,
@@ -39,12 +41,18 @@ impl StreamMetrics {
             connections: Gauge::default(),
             deliveries: Counter::default(),
             gaps: Counter::default(),
+            demotions: Counter::default(),
             delivery_seconds: Histogram::new(DELIVERY_BUCKETS),
             closes: Family::default(),
         };
         registry.register("stream_connections", "Open connections", metrics.connections.clone());
         registry.register("stream_deliveries", "Events sent to clients", metrics.deliveries.clone());
         registry.register("stream_gaps", "Gaps that clients were told of", metrics.gaps.clone());
+        registry.register(
+            "stream_demotions",
+            "Live connections that did not keep up and went back to the log",
+            metrics.demotions.clone(),
+        );
         registry.register(
             "stream_delivery_seconds",
             "Time from the stamping transaction to the socket, for live events",
@@ -55,7 +63,7 @@ impl StreamMetrics {
     }
 
     /// Counts a connection for as long as the answer is held, however its task ends.
-    pub(super) fn count_connection(&self) -> Counted {
+    pub(crate) fn count_connection(&self) -> Counted {
         self.connections.inc();
         Counted(self.connections.clone())
     }
@@ -85,13 +93,19 @@ impl StreamMetrics {
         }
     }
 
+    /// Counts a connection that went back to the log.
+    pub(super) fn demoted(&self) {
+        self.demotions.inc();
+    }
+
     pub(super) fn closed(&self, close: Close) {
         self.closes.get_or_create(&Reason { reason: close.reason() }).inc();
     }
 }
 
 /// One connection that is counted.
-pub(super) struct Counted(Gauge);
+#[derive(Debug)]
+pub struct Counted(Gauge);
 
 impl Drop for Counted {
     fn drop(&mut self) {

@@ -26,20 +26,31 @@ impl Session {
         }
         let filter =
             Filter::read(&subscribe.types, subscribe.subjects).map_err(|refused| invalid(refused.to_string()))?;
-        let position = match subscribe.after {
-            Some(after) => self.reach(after).await?,
-            None => self.loaded_position()?,
-        };
+        let position = self.begin_at(subscribe.after).await?;
+        let name = self.follow(filter, position);
+        Ok(json!({ "subscription": name, "position": position }))
+    }
+
+    /// Where a new subscription begins: after the position, or at the head.
+    pub(super) async fn begin_at(&self, after: Option<Position>) -> Result<Position, ApiError> {
+        match after {
+            Some(after) => self.reach(after).await,
+            None => self.loaded_position(),
+        }
+    }
+
+    /// Adds a subscription; its name.
+    pub(super) fn follow(&mut self, filter: Filter, position: Position) -> &str {
         self.subscriptions_made += 1;
+        self.subscriptions_changed += 1;
         let name = format!("s{}", self.subscriptions_made);
-        let result = json!({ "subscription": name, "position": position });
-        self.subscriptions.push(Subscription { name, filter, position });
-        Ok(result)
+        &self.subscriptions.push_mut(Subscription { name, filter, position }).name
     }
 
     pub(super) fn unsubscribe(&mut self, name: &str) -> Result<Value, Refusal> {
         let before = self.subscriptions.len();
         self.subscriptions.retain(|subscription| subscription.name != name);
+        self.subscriptions_changed += 1;
         if self.subscriptions.len() == before {
             return Err(Refusal::new("subscription_unknown", "the connection has no such subscription"));
         }
@@ -60,25 +71,25 @@ impl Session {
     }
 
     /// The head, once this pod has read the log at all.
-    fn loaded_position(&self) -> Result<Position, Refusal> {
+    fn loaded_position(&self) -> Result<Position, ApiError> {
         if self.state.tail.is_loaded() {
             Ok(self.state.tail.position())
         } else {
-            Err(ApiError::unavailable("the log has not been read yet").into())
+            Err(ApiError::unavailable("the log has not been read yet"))
         }
     }
 
     /// A position to resume from. One of another epoch is taken: its gap is told first.
-    async fn reach(&self, after: Position) -> Result<Position, Refusal> {
+    async fn reach(&self, after: Position) -> Result<Position, ApiError> {
         let here = self.loaded_position()?;
         if after.epoch > here.epoch {
-            return Err(ApiError::UnknownPosition { head: here }.into());
+            return Err(ApiError::UnknownPosition { head: here });
         }
         let mut head = self.state.tail.subscribe();
         let reached = head.wait_for(|head| after.epoch != here.epoch || *head >= after.seq);
         match tokio::time::timeout(REACH_DEADLINE, reached).await {
             Ok(Ok(_)) => Ok(after),
-            Ok(Err(_)) | Err(_) => Err(ApiError::UnknownPosition { head: self.state.tail.position() }.into()),
+            Ok(Err(_)) | Err(_) => Err(ApiError::UnknownPosition { head: self.state.tail.position() }),
         }
     }
 }

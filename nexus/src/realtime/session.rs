@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::close::Close;
 use super::command::{Command, Connect, Frame};
-use super::encode;
+use super::encode::{self, Encoding};
 use super::limits::Limits;
 use super::subscription::Subscription;
 use crate::auth::{Claims, VerifyToken};
@@ -24,9 +24,12 @@ const LOOKED_AT_AGAIN: Duration = Duration::from_hours(24);
 pub struct Session {
     pub(super) state: AppState,
     pub(super) limits: Limits,
+    pub(super) encoding: Encoding,
     pub(super) identity: Option<Identity>,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) subscriptions_made: u64,
+    /// Counts changes of the subscriptions.
+    pub(super) subscriptions_changed: u64,
     /// Until when the session may go on as it is: the end of the token, or the end of the
     /// time to authenticate.
     deadline: Instant,
@@ -79,13 +82,23 @@ impl From<ApiError> for Refusal {
 
 impl Session {
     /// A session of a client that has not said who it is, or whom the upgrade has authenticated.
-    pub fn new(state: AppState, limits: Limits, claims: Option<Claims>) -> Self {
+    pub fn new(state: AppState, encoding: Encoding, claims: Option<Claims>) -> Self {
+        let limits = Limits::of(&state.config);
         let deadline = match &claims {
             Some(claims) => end_of(claims),
             None => Instant::now() + limits.authentication,
         };
         let identity = claims.map(|claims| Identity { claims });
-        Self { state, limits, identity, subscriptions: Vec::new(), subscriptions_made: 0, deadline }
+        Self {
+            state,
+            limits,
+            encoding,
+            identity,
+            subscriptions: Vec::new(),
+            subscriptions_made: 0,
+            subscriptions_changed: 0,
+            deadline,
+        }
     }
 
     /// Until when the session may go on without a new token, and why it ends then.

@@ -63,6 +63,11 @@ impl Filter {
         &self.types
     }
 
+    /// The subjects that are wanted; nothing when all are.
+    pub fn subjects(&self) -> Option<&[String]> {
+        self.subjects.as_deref()
+    }
+
     /// A newer pod may know a type that this one does not; the patterns decide then.
     fn wants_type(&self, event_type: &str) -> bool {
         self.types.contains(&event_type)

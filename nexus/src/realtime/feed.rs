@@ -1,0 +1,154 @@
+//! What is due for a session, whatever its transport: while it is live, what the hub brings; while it is behind,
+//! stretches of the log. A front asks for it whenever its client can take more, and so sets the pace.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::close::Close;
+use super::delivery::Stretch;
+use super::hub::Member;
+use super::inbox::Taken;
+use super::session::{Reply, Session};
+use super::wire::text_message;
+use crate::chain::Chain;
+use crate::position::Position;
+
+/// Pause before the log is read again after it could not be.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Where the next pushes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The hub has brought something: `take`.
+    Inbox,
+    /// The log has to be read: `read_log`.
+    Log,
+}
+
+/// A session and its place in the hub.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) session: Session,
+    member: Member,
+    /// Whether the log has to be read; else what is new comes into the inbox.
+    behind: bool,
+    /// Whether it was live before it was woken for what is read now.
+    live: bool,
+    retry_at: Option<Instant>,
+}
+
+impl Feed {
+    pub(super) fn new(session: Session) -> Self {
+        let mut feed = Self { member: session.state.hub.join(), behind: false, live: true, retry_at: None, session };
+        if !feed.session.subscriptions.is_empty() {
+            feed.follow();
+        }
+        feed
+    }
+
+    /// Executes the command in one text message of a WebSocket; appends what was due before it, then the answer.
+    pub(super) async fn execute(&mut self, text: &str, out: &mut Vec<u8>) -> Option<Close> {
+        let subscribed = self.session.subscriptions_changed;
+        // Before there may be a subscription for which the inbox was not filled.
+        self.catch_up_with_inbox(out);
+        // In memory of its own, and only while it runs.
+        let Reply { frame, close } = Box::pin(self.session.execute(text)).await;
+        text_message(&frame, out);
+        if self.session.subscriptions_changed != subscribed {
+            self.follow();
+        }
+        close
+    }
+
+    /// Takes its place in the hub for what it is subscribed to now, and begins with the log.
+    fn follow(&mut self) {
+        self.member.follow(self.session.subscriptions.iter().map(|subscription| &subscription.filter));
+        self.live = self.session.position() >= self.session.state.tail.position();
+        self.begin_to_read();
+    }
+
+    /// Whom to wake when something is due, or when the pod leaves.
+    pub(super) fn register(&self, waker: &Waker) {
+        self.member.register(waker);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.member.is_draining()
+    }
+
+    /// What there is to do.
+    pub(super) fn due(&self) -> Option<Due> {
+        if self.behind {
+            self.retry_at.is_none().then_some(Due::Log)
+        } else {
+            self.member.is_due().then_some(Due::Inbox)
+        }
+    }
+
+    /// When the log is to be read again, after it could not be.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// The pause is over once its time has come.
+    pub(super) fn look_at_the_clock(&mut self, now: Instant) {
+        self.retry_at = self.retry_at.filter(|at| now < *at);
+    }
+
+    /// Appends what the hub has brought.
+    pub(super) fn take(&mut self, out: &mut Vec<u8>) {
+        match self.member.take() {
+            (Taken::Entries(entries), dispatched) => {
+                let contents = self.session.push_live(&entries, dispatched, out);
+                self.session.state.metrics.stream.sent(&contents);
+            }
+            (Taken::Behind(after), _) => {
+                self.session.state.metrics.stream.demoted();
+                self.session.has_all_up_to(after);
+                self.live = false;
+                self.begin_to_read();
+            }
+        }
+    }
+
+    /// Appends what the hub has brought, unless the log has to be read first.
+    pub(super) fn catch_up_with_inbox(&mut self, out: &mut Vec<u8>) {
+        if !self.behind {
+            self.take(out);
+        }
+    }
+
+    /// Appends the next stretch of the log.
+    pub(super) async fn read_log(&mut self, out: &mut Vec<u8>) {
+        // A connection with much to catch up on lets others have their turn.
+        tokio::task::consume_budget().await;
+        match Box::pin(self.session.next_stretch(self.live, out)).await {
+            Ok(Stretch { contents, caught_up }) => {
+                self.session.state.metrics.stream.sent(&contents);
+                if caught_up {
+                    // What comes between the last look at the log and this is found by one more look.
+                    self.member.open();
+                    self.behind = !self.session.is_at_head();
+                    self.live = true;
+                }
+            }
+            Err(error) => {
+                // Nothing is skipped: the same stretch is read again.
+                tracing::warn!(error = %Chain(&error), "a connection cannot read the log");
+                self.retry_at = Some(Instant::now() + RETRY);
+            }
+        }
+    }
+
+    /// Everything that matches up to here was appended.
+    pub(super) fn position(&self) -> Position {
+        self.session.position()
+    }
+
+    fn begin_to_read(&mut self) {
+        self.member.close();
+        self.behind = true;
+    }
+}
