@@ -3,6 +3,7 @@
 pub mod operation;
 pub mod state;
 
+pub mod event_stream;
 pub mod event_types;
 pub mod events;
 pub mod health;
@@ -25,6 +26,7 @@ pub fn routes() -> Routes {
         .merge(event_types::routes())
         .merge(users::routes())
         .merge(stream::routes())
+        .merge(event_stream::routes())
         .merge(health::routes())
         .merge(openapi::routes())
 }

@@ -23,6 +23,7 @@ pub mod session;
 mod hub;
 mod inbox;
 
+pub mod event_stream;
 mod metrics;
 pub mod socket;
 mod wire;

@@ -1,5 +1,7 @@
 //! `/v1/events`: publishing, and reading history.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, Method, StatusCode};
@@ -10,15 +12,17 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 
 use super::extract::{Body, QueryOf};
 use super::{Answer, AppState, Operation, Parameter, Routes};
 use crate::auth::{Caller, Claims, EventsRead, EventsWrite, Scope};
 use crate::events::{CloudEvent, Pattern, Publisher, Registry, Violation};
-use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
+use crate::log::read::{self, History, READ_ENTRIES_MAX, Selection};
 use crate::log::{NewEvent, Published};
 use crate::position::Position;
 use crate::problem::ApiError;
+use crate::realtime::subscription::Filter;
 
 /// Most events of one batch.
 const BATCH_EVENTS_MAX: usize = 1_000;
@@ -26,6 +30,8 @@ const BATCH_EVENTS_MAX: usize = 1_000;
 const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// Events of a page when the caller names no limit.
 const PAGE_EVENTS: usize = 100;
+/// Longest that a reader may wait for an event: below the deadline of a request.
+const WAIT_SECONDS_MAX: u64 = 15;
 /// Carries the position of a write.
 pub const POSITION_HEADER: HeaderName = HeaderName::from_static("nexus-position");
 
@@ -59,6 +65,7 @@ fn list_operation() -> Operation {
             query("subject", "Only events about this subject."),
             query("after", "Only events after this position; from the oldest by default."),
             query("limit", "Most events to return, 1 to 500; 100 by default."),
+            query("wait", "Seconds to wait when there is no event yet, 0 to 15; 0 by default."),
         ],
         answers: vec![Answer::json::<Page>(200, "Events, oldest first")],
         ..Operation::new(Method::GET, "/v1/events", "listEvents", "Reads history")
@@ -210,6 +217,7 @@ struct ListQuery {
     subject: Option<String>,
     after: Option<String>,
     limit: Option<String>,
+    wait: Option<String>,
 }
 
 /// A page of history.
@@ -243,8 +251,23 @@ async fn list(
     let limit = query.limit.as_deref().map_or(Ok(PAGE_EVENTS), limit)?;
     let after = query.after.as_deref().map(position).transpose()?;
     let subjects = query.subject.as_ref().map(std::slice::from_ref);
+    let wait = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait)?;
     let selection = Selection { types: types.as_deref(), subjects, after, limit };
-    let read = read::history(&state.postgres, &selection).await?;
+    let mut read = read::history(&state.postgres, &selection).await?;
+    let nothing = |read: &History| read.entries.is_empty() && read.gap.is_none();
+    if nothing(&read) && !wait.is_zero() {
+        let patterns: Vec<String> = query.r#type.as_deref().unwrap_or("**").split(',').map(str::to_owned).collect();
+        let filter = Filter::read(&patterns, query.subject.clone().map(|subject| vec![subject]))
+            .map_err(|refused| ApiError::InvalidParameter { name: "type", message: refused.to_string() })?;
+        let deadline = Instant::now() + wait;
+        // What the hub brings may be of a wanted subject and of another type.
+        while nothing(&read) && timeout_at(deadline, state.hub.grown(&state.tail, &filter, read.head)).await.is_ok() {
+            if state.hub.is_draining() {
+                break;
+            }
+            read = read::history(&state.postgres, &selection).await?;
+        }
+    }
     let head = read.head;
     let gap = read.gap.map(|(from, to)| Gap { from, to });
     let full = read.entries.len() == limit;
@@ -266,6 +289,12 @@ fn limit(text: &str) -> Result<usize, ApiError> {
     let limit = text.parse().ok().filter(|limit| (1..=READ_ENTRIES_MAX).contains(limit));
     let message = format!("must be a number from 1 to {READ_ENTRIES_MAX}");
     limit.ok_or(ApiError::InvalidParameter { name: "limit", message })
+}
+
+fn wait(text: &str) -> Result<Duration, ApiError> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= WAIT_SECONDS_MAX);
+    let message = format!("must be a number of seconds from 0 to {WAIT_SECONDS_MAX}");
+    seconds.map(Duration::from_secs).ok_or(ApiError::InvalidParameter { name: "wait", message })
 }
 
 fn position(token: &str) -> Result<Position, ApiError> {

@@ -52,6 +52,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             name("idempotency-key"),
+            name("last-event-id"),
             name("nexus-min-position"),
         ])
         .expose_headers([

@@ -8,6 +8,7 @@ mod support;
 mod access;
 mod caches;
 mod documents;
+mod event_stream;
 mod history;
 mod outage;
 mod publish;

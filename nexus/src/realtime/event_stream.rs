@@ -1,0 +1,97 @@
+//! Server-sent events: the front for clients that only listen. What it sends is made when the HTTP connection can take
+//! it, so a client that does not read costs what is on its way and no more.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::task::Poll;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::stream;
+use tokio::time::{Instant, sleep_until};
+
+use super::encode;
+use super::feed::{Due, Feed};
+use super::metrics::Counted;
+use super::session::Session;
+use super::subscription::Filter;
+use crate::position::Position;
+use crate::problem::ApiError;
+
+/// A stream of one subscription.
+struct EventStream {
+    feed: Feed,
+    heartbeat_at: Instant,
+    ended: bool,
+    _place: Counted,
+}
+
+/// The body that carries what `filter` wants: after the position, or from now on.
+pub async fn body(
+    mut session: Session,
+    place: Counted,
+    filter: Filter,
+    after: Option<Position>,
+) -> Result<Body, ApiError> {
+    let position = session.begin_at(after).await?;
+    session.follow(filter, position);
+    // The first heartbeat at once: it opens the stream, and tells where it begins.
+    let events = EventStream { feed: Feed::new(session), heartbeat_at: Instant::now(), ended: false, _place: place };
+    Ok(Body::from_stream(stream::unfold(events, |mut events| async move {
+        let bytes = events.next().await?;
+        Some((Ok::<_, Infallible>(bytes), events))
+    })))
+}
+
+impl EventStream {
+    /// The next bytes; nothing when the stream is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut out = Vec::new();
+        while out.is_empty() {
+            if self.ended {
+                return None;
+            }
+            self.make(&mut out).await;
+        }
+        Some(Bytes::from(out))
+    }
+
+    async fn make(&mut self, out: &mut Vec<u8>) {
+        let now = Instant::now();
+        let (deadline, late) = self.feed.session.deadline();
+        self.feed.look_at_the_clock(now);
+        if self.feed.is_draining() {
+            let delay = self.feed.session.limits.delay_of_return();
+            encode::server_sent_retry(delay, out);
+            self.ended = true;
+        } else if now >= deadline {
+            encode::server_sent_close(late, self.feed.position(), out);
+            self.feed.session.state.metrics.stream.closed(late);
+            self.ended = true;
+        } else if let Some(due) = self.feed.due() {
+            match due {
+                Due::Inbox => self.feed.take(out),
+                Due::Log => self.feed.read_log(out).await,
+            }
+        } else if now >= self.heartbeat_at {
+            self.heartbeat_at = now + self.feed.session.limits.heartbeat;
+            self.feed.catch_up_with_inbox(out);
+            encode::server_sent_heartbeat(self.feed.position(), out);
+        } else {
+            self.rest(deadline).await;
+        }
+    }
+
+    /// Waits until something is due, or the clock has to be looked at.
+    async fn rest(&self, deadline: Instant) {
+        let until = [self.feed.retry_at()].into_iter().flatten().fold(deadline.min(self.heartbeat_at), Instant::min);
+        let woken = poll_fn(|context| {
+            self.feed.register(context.waker());
+            if self.feed.is_draining() || self.feed.due().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::select! {
+            () = woken => {}
+            () = sleep_until(until) => {}
+        }
+    }
+}
