@@ -5,6 +5,7 @@ pub mod append;
 pub mod event;
 pub mod publisher;
 mod queue;
+pub(crate) mod sql;
 
 pub mod partitions;
 pub mod retention;

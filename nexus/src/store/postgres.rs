@@ -7,6 +7,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 
 use super::migrations;
 use crate::config::DatabaseConfig;
+use crate::events::Registry;
+use crate::log::sql;
 
 /// How long a request waits for a connection: shorter than a client's patience, longer than a failover's hiccup.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -36,6 +38,9 @@ pub enum PrepareDatabase {
     /// A migration failed; those before it stand.
     #[error("apply the migrations")]
     ApplyMigrations(#[source] sqlx::migrate::MigrateError),
+    /// The event types could not be written down for SQL writers.
+    #[error("register the event types")]
+    RegisterTypes(#[source] sqlx::Error),
 }
 
 /// How every connection is opened: our schema first, and deadlines that the server keeps by itself.
@@ -113,5 +118,6 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<(), PrepareDatabase> {
         sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await.map_err(PrepareDatabase::CreateSchema)?;
     }
     migrations::migrator().run(&mut connection).await.map_err(PrepareDatabase::ApplyMigrations)?;
+    sql::register_types(&mut connection, Registry::global()).await.map_err(PrepareDatabase::RegisterTypes)?;
     connection.close().await.map_err(PrepareDatabase::ConnectDatabase)
 }

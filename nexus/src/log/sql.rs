@@ -1,0 +1,16 @@
+//! What `nexus_publish`, the way into the log for SQL writers, knows of the registry.
+
+use sqlx::PgConnection;
+
+use crate::events::Registry;
+
+/// Writes the types of this build into the table that `nexus_publish` looks into. A type that is no longer known stays:
+/// pods of another version may still carry it.
+pub(crate) async fn register_types(connection: &mut PgConnection, registry: &Registry) -> Result<(), sqlx::Error> {
+    const REGISTER: &str = "INSERT INTO event_type (type, subject_stem) SELECT * FROM unnest($1::text[], $2::text[])
+        ON CONFLICT (type) DO UPDATE SET subject_stem = excluded.subject_stem";
+    let definitions = registry.definitions();
+    let types: Vec<&str> = definitions.iter().map(|definition| definition.event_type).collect();
+    let stems: Vec<&str> = definitions.iter().map(|definition| definition.subject.trim_end_matches("{id}")).collect();
+    sqlx::query(REGISTER).bind(types).bind(stems).execute(connection).await.map(drop)
+}
