@@ -8,6 +8,7 @@ pub mod event_types;
 pub mod events;
 pub mod health;
 pub mod openapi;
+pub mod socket_io;
 pub mod stream;
 pub mod users;
 
@@ -27,6 +28,7 @@ pub fn routes() -> Routes {
         .merge(users::routes())
         .merge(stream::routes())
         .merge(event_stream::routes())
+        .merge(socket_io::routes())
         .merge(health::routes())
         .merge(openapi::routes())
 }

@@ -12,6 +12,8 @@ pub mod limits;
 pub mod close;
 pub mod command;
 pub mod encode;
+pub mod engine_io;
+pub mod socket_io;
 pub mod subscription;
 
 mod delivery;

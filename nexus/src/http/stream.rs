@@ -41,11 +41,21 @@ async fn open(
     State(state): State<AppState>,
     _: AllowedOrigin,
     MaybeCaller(claims): MaybeCaller,
+    handshake: Handshake,
+) -> Result<Response, ApiError> {
+    upgrade_to(state, Encoding::WebSocket, claims, handshake)
+}
+
+/// Answers the handshake, and serves the connection in its own task.
+pub(super) fn upgrade_to(
+    state: AppState,
+    encoding: Encoding,
+    claims: Option<Claims>,
     Handshake { accept, upgrade }: Handshake,
 ) -> Result<Response, ApiError> {
     let place = room(&state)?;
     let tasks = state.tasks.clone();
-    let session = Session::new(state, Encoding::WebSocket, claims);
+    let session = Session::new(state, encoding, claims);
     tasks.spawn(async move {
         match connection(upgrade).await {
             Ok((stream, brought)) => socket::serve(stream, brought, session, place).await,
@@ -80,7 +90,7 @@ async fn connection(upgrade: OnUpgrade) -> Result<(TcpStream, Bytes), hyper::Err
 }
 
 /// A request that asks for a WebSocket as the standard says.
-struct Handshake {
+pub(super) struct Handshake {
     accept: String,
     upgrade: OnUpgrade,
 }
@@ -132,7 +142,7 @@ impl FromRequestParts<AppState> for AllowedOrigin {
 
 /// The caller, when the request carries a token; a browser cannot, and sends it as its first
 /// command. A token that is refused is an error, never no token.
-struct MaybeCaller(Option<Claims>);
+pub(super) struct MaybeCaller(pub(super) Option<Claims>);
 
 impl FromRequestParts<AppState> for MaybeCaller {
     type Rejection = ApiError;

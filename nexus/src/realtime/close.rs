@@ -11,6 +11,8 @@ pub enum Close {
     BinaryFrame,
     /// The client sent text that is no UTF-8.
     InvalidText,
+    /// The client sent what is no packet of Socket.IO, or one that has no place there.
+    InvalidPacket,
     /// The client sent a frame above the limit.
     FrameTooLarge,
     /// The token was refused, or has expired and was not refreshed.
@@ -34,6 +36,7 @@ impl Close {
             Self::BinaryFrame => 1003,
             Self::InvalidText => 1007,
             Self::FrameTooLarge => 1009,
+            Self::InvalidPacket => 4400,
             Self::Unauthenticated => 4401,
             Self::AuthenticationLate => 4403,
             Self::PeerSilent => 4408,
@@ -49,6 +52,7 @@ impl Close {
             Self::BinaryFrame => "binary_frame",
             Self::InvalidText => "invalid_text",
             Self::FrameTooLarge => "frame_too_large",
+            Self::InvalidPacket => "invalid_packet",
             Self::Unauthenticated => "unauthenticated",
             Self::AuthenticationLate => "authentication_late",
             Self::PeerSilent => "peer_silent",

@@ -129,7 +129,8 @@ impl Frame {
 }
 
 impl Command {
-    fn parse(name: &str, members: Map<String, Value>) -> Result<Self, String> {
+    /// The command of this name; or what is wrong with it.
+    pub(super) fn parse(name: &str, members: Map<String, Value>) -> Result<Self, String> {
         match name {
             "connect" => from_members(members).map(Self::Connect),
             "refresh" => from_members(members).map(Self::Refresh),

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::encode::Encoding;
 use super::session::Session;
+use super::socket_io::client;
+use super::socket_io::offset::Offset;
 use crate::log::{Batch, Entry, ReadLog};
 use crate::position::Position;
 
@@ -90,12 +93,23 @@ impl Session {
     }
 
     fn push_entry(&mut self, entry: &Entry, live: bool, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
+        let content = if live { Content::Live { stamped_at: entry.recorded_at } } else { Content::Missed };
+        let mut wanted = false;
         for subscription in self.subscriptions.iter_mut().filter(|one| one.position.seq < entry.seq) {
             subscription.position.seq = entry.seq;
             if subscription.filter.wants(entry) {
-                self.encoding.event(subscription, entry, bytes);
-                contents.push(if live { Content::Live { stamped_at: entry.recorded_at } } else { Content::Missed });
+                wanted = true;
+                if self.encoding != Encoding::SocketIo {
+                    self.encoding.event(subscription, entry, bytes);
+                    contents.push(content);
+                }
             }
+        }
+        if wanted && self.encoding == Encoding::SocketIo {
+            let head = Position { seq: entry.seq, epoch: self.state.tail.epoch() };
+            let offset = Offset::of(&self.subscriptions, self.subscriptions_made, head);
+            client::event(entry, &offset, bytes);
+            contents.push(content);
         }
     }
 
@@ -103,7 +117,7 @@ impl Session {
     fn push_gap(&mut self, to: i64, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
         for subscription in self.subscriptions.iter_mut().filter(|one| one.position.seq < to) {
             let end = Position { seq: to, ..subscription.position };
-            self.encoding.gap(&subscription.name, subscription.position, end, bytes);
+            self.encoding.gap(&subscription.name(), subscription.position, end, bytes);
             contents.push(Content::Gap);
             subscription.position = end;
         }
@@ -114,7 +128,7 @@ impl Session {
     fn push_epoch_gaps(&mut self, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
         let head = self.state.tail.position();
         for subscription in self.subscriptions.iter_mut().filter(|one| one.position.epoch != head.epoch) {
-            self.encoding.gap(&subscription.name, subscription.position, head, bytes);
+            self.encoding.gap(&subscription.name(), subscription.position, head, bytes);
             contents.push(Content::Gap);
             subscription.position = head;
         }

@@ -3,10 +3,13 @@
 //! An event's `CloudEvent` JSON was encoded once, when the entry came into this pod; a push
 //! copies those bytes between a head and a tail and parses nothing.
 
+use std::io::Write as _;
+
 use serde::Serialize;
 use serde_json::json;
 
 use super::close::Close;
+use super::socket_io::client;
 use super::subscription::Subscription;
 use super::wire::{text_head, text_message};
 use crate::log::Entry;
@@ -20,17 +23,21 @@ pub enum Encoding {
     /// Server-sent events, each with its position as `id`.
     /// Source: HTML, section 9.2.6 "Interpreting an event stream".
     EventStream,
+    /// Events of Socket.IO, named after the event's type, with an offset as the last argument.
+    SocketIo,
 }
 
 impl Encoding {
     /// Appends one event for one subscription.
     pub(super) fn event(self, subscription: &Subscription, entry: &Entry, into: &mut Vec<u8>) {
         match self {
-            Self::WebSocket => event(&subscription.name, &entry.encoded, into),
+            Self::WebSocket => event(subscription.number, &entry.encoded, into),
             Self::EventStream => {
                 let position = Position { seq: entry.seq, ..subscription.position };
                 server_sent(None, position, &entry.encoded, into);
             }
+            // One event for all subscriptions that want it, once all have come so far.
+            Self::SocketIo => {}
         }
     }
 
@@ -41,6 +48,7 @@ impl Encoding {
             Self::EventStream => {
                 server_sent(Some("gap"), to, json!({ "from": from, "to": to }).to_string().as_bytes(), into);
             }
+            Self::SocketIo => client::gap(subscription, from, to, into),
         }
     }
 }
@@ -75,13 +83,16 @@ pub fn error(id: Option<i64>, code: &str, message: &str) -> String {
     json!({ "id": id, "error": { "code": code, "message": message } }).to_string()
 }
 
-/// Appends one event for one subscription, as the WebSocket message that it goes out in. `event` is `CloudEvent` JSON;
-/// subscription names are made by the server and need no escaping.
-fn event(subscription: &str, event: &[u8], into: &mut Vec<u8>) {
-    const HEAD: &str = r#"{"push":"event","subscription":""#;
+/// Appends one event for the subscription with this number, as the WebSocket message that it goes out in. `event` is
+/// `CloudEvent` JSON.
+fn event(subscription: u64, event: &[u8], into: &mut Vec<u8>) {
+    const HEAD: &str = r#"{"push":"event","subscription":"s"#;
     const MIDDLE: &str = r#"","event":"#;
-    text_head(HEAD.len() + subscription.len() + MIDDLE.len() + event.len() + 1, into);
-    for part in [HEAD.as_bytes(), subscription.as_bytes(), MIDDLE.as_bytes(), event, b"}"] {
+    let digits = subscription.checked_ilog10().unwrap_or(0) as usize + 1;
+    text_head(HEAD.len() + digits + MIDDLE.len() + event.len() + 1, into);
+    into.extend_from_slice(HEAD.as_bytes());
+    write!(into, "{subscription}").expect("memory takes everything");
+    for part in [MIDDLE.as_bytes(), event, b"}"] {
         into.extend_from_slice(part);
     }
 }
@@ -150,9 +161,11 @@ mod tests {
 
     #[test]
     fn an_event_goes_out_as_a_message_with_its_exact_length() {
-        let mut bytes = Vec::new();
-        event("s1", br#"{"id":"e"}"#, &mut bytes);
-        let text = br#"{"push":"event","subscription":"s1","event":{"id":"e"}}"#;
-        assert_eq!(bytes, [&[0x81, u8::try_from(text.len()).expect("short")][..], text].concat());
+        for number in [1, 9, 10, 99, 100] {
+            let mut bytes = Vec::new();
+            event(number, br#"{"id":"e"}"#, &mut bytes);
+            let text = format!(r#"{{"push":"event","subscription":"s{number}","event":{{"id":"e"}}}}"#);
+            assert_eq!(bytes, [&[0x81, u8::try_from(text.len()).expect("short")][..], text.as_bytes()].concat());
+        }
     }
 }

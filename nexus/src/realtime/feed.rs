@@ -4,13 +4,15 @@
 use std::task::Waker;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::close::Close;
+use super::command::Command;
 use super::delivery::Stretch;
 use super::hub::Member;
 use super::inbox::Taken;
-use super::session::{Reply, Session};
+use super::session::{Refusal, Reply, Session};
 use super::wire::text_message;
 use crate::chain::Chain;
 use crate::position::Position;
@@ -62,8 +64,19 @@ impl Feed {
         close
     }
 
+    /// Executes a command; appends what was due before it.
+    pub(super) async fn command(&mut self, command: Command, out: &mut Vec<u8>) -> Result<Value, Refusal> {
+        let subscribed = self.session.subscriptions_changed;
+        self.catch_up_with_inbox(out);
+        let outcome = Box::pin(self.session.command(command)).await;
+        if self.session.subscriptions_changed != subscribed {
+            self.follow();
+        }
+        outcome
+    }
+
     /// Takes its place in the hub for what it is subscribed to now, and begins with the log.
-    fn follow(&mut self) {
+    pub(super) fn follow(&mut self) {
         self.member.follow(self.session.subscriptions.iter().map(|subscription| &subscription.filter));
         self.live = self.session.position() >= self.session.state.tail.position();
         self.begin_to_read();

@@ -27,7 +27,7 @@ impl Session {
         let filter =
             Filter::read(&subscribe.types, subscribe.subjects).map_err(|refused| invalid(refused.to_string()))?;
         let position = self.begin_at(subscribe.after).await?;
-        let name = self.follow(filter, position);
+        let name = self.follow(filter, position).name();
         Ok(json!({ "subscription": name, "position": position }))
     }
 
@@ -39,17 +39,23 @@ impl Session {
         }
     }
 
-    /// Adds a subscription; its name.
-    pub(super) fn follow(&mut self, filter: Filter, position: Position) -> &str {
+    /// Adds a subscription.
+    pub(super) fn follow(&mut self, filter: Filter, position: Position) -> &Subscription {
         self.subscriptions_made += 1;
         self.subscriptions_changed += 1;
-        let name = format!("s{}", self.subscriptions_made);
-        &self.subscriptions.push_mut(Subscription { name, filter, position }).name
+        self.subscriptions.push_mut(Subscription { number: self.subscriptions_made, filter, position })
+    }
+
+    /// Goes on with the subscriptions of a connection before this one, which made so many.
+    pub(super) fn resume(&mut self, subscriptions: Vec<Subscription>, made: u64) {
+        self.subscriptions = subscriptions;
+        self.subscriptions_made = made;
+        self.subscriptions_changed += 1;
     }
 
     pub(super) fn unsubscribe(&mut self, name: &str) -> Result<Value, Refusal> {
         let before = self.subscriptions.len();
-        self.subscriptions.retain(|subscription| subscription.name != name);
+        self.subscriptions.retain(|subscription| subscription.name() != name);
         self.subscriptions_changed += 1;
         if self.subscriptions.len() == before {
             return Err(Refusal::new("subscription_unknown", "the connection has no such subscription"));

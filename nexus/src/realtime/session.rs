@@ -128,7 +128,8 @@ impl Session {
         }
     }
 
-    async fn command(&mut self, command: Command) -> Result<serde_json::Value, Refusal> {
+    /// Executes a command.
+    pub(super) async fn command(&mut self, command: Command) -> Result<serde_json::Value, Refusal> {
         match command {
             Command::Connect(Connect { token: Some(token) }) => self.authenticate(&token).await,
             _ if self.identity.is_none() => Err(Refusal::new("not_authenticated", "send `connect` with a token first")),
@@ -144,7 +145,7 @@ impl Session {
 
     /// The first token makes the session's identity; a later one must be the same person's,
     /// because what is subscribed was allowed to that person.
-    async fn authenticate(&mut self, token: &str) -> Result<serde_json::Value, Refusal> {
+    pub(super) async fn authenticate(&mut self, token: &str) -> Result<serde_json::Value, Refusal> {
         let claims = match self.state.verifier.verify(token).await {
             Ok(claims) => claims,
             Err(error) => {

@@ -14,10 +14,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::close::Close;
-use super::encode;
+use super::encode::{self, Encoding};
 use super::feed::{Due, Feed};
 use super::metrics::Counted;
 use super::session::Session;
+use super::socket_io::client::Client;
 use super::wire::{self, Message, ReadMessage, Reader};
 
 /// How long the closing handshake may take.
@@ -62,6 +63,10 @@ struct Connection {
     stream: TcpStream,
     reader: Reader,
     feed: Feed,
+    /// What a client of Socket.IO is to us beside its session; none for a client of our own protocol.
+    client: Option<Client>,
+    /// When a client that cannot be told when to come back is let go, so that not all of them come back at once.
+    leave_at: Option<Instant>,
     /// What the network has not taken yet, and since when it takes nothing.
     waiting: Vec<u8>,
     waiting_since: Option<Instant>,
@@ -84,6 +89,8 @@ pub async fn serve(stream: TcpStream, brought: Bytes, session: Session, _place: 
         heard_at: now,
         sent_at: now,
         heartbeat_at: now + session.limits.heartbeat,
+        client: (session.encoding == Encoding::SocketIo).then(Client::default),
+        leave_at: None,
         feed: Feed::new(session),
     };
     let end = match connection.begin(brought).await {
@@ -99,7 +106,7 @@ pub async fn serve(stream: TcpStream, brought: Bytes, session: Session, _place: 
         End::Asked => (CODE_NORMAL, ""),
         End::Close(close) => {
             metrics.closed(close);
-            if close == Close::Drain {
+            if close == Close::Drain && connection.client.is_none() {
                 connection.say_when_to_come_back();
             }
             (close.code(), close.reason())
@@ -114,6 +121,9 @@ impl Connection {
     async fn begin(&mut self, brought: Bytes) -> Result<(), End> {
         let mut bytes = brought.to_vec();
         drop(brought);
+        if self.client.is_some() {
+            self.write(|feed, out| Client::open(&feed.session, out))?;
+        }
         let mut messages = Vec::new();
         let outcome = self.reader.read(&mut bytes, self.feed.session.limits.frame_bytes_max, &mut messages);
         Box::pin(self.handle(messages, outcome)).await
@@ -125,7 +135,11 @@ impl Connection {
         loop {
             let turn = poll_fn(|context| self.turn(context, timer.as_mut())).await;
             match turn {
-                Turn::Drain => return Err(End::Close(Close::Drain)),
+                Turn::Drain if self.client.is_none() => return Err(End::Close(Close::Drain)),
+                Turn::Drain => {
+                    let delay = Duration::from_millis(self.feed.session.limits.delay_of_return());
+                    self.leave_at = Some(Instant::now() + delay);
+                }
                 Turn::LookAtTheClock => self.look_at_the_clock()?,
                 Turn::Write => self.write_waiting()?,
                 // In memory of its own, and only while it runs.
@@ -149,7 +163,7 @@ impl Connection {
     /// which there may always be more.
     fn turn(&self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Turn> {
         self.feed.register(context.waker());
-        if self.feed.is_draining() {
+        if self.feed.is_draining() && self.leave_at.is_none() {
             return Poll::Ready(Turn::Drain);
         }
         if timer.poll(context).is_ready() {
@@ -172,7 +186,10 @@ impl Connection {
     fn look_at(&self) -> Instant {
         let (deadline, _) = self.feed.session.deadline();
         let slow = self.waiting_since.map(|since| since + self.feed.session.limits.send);
-        [Some(deadline), slow, self.feed.retry_at()].into_iter().flatten().fold(self.heartbeat_at, Instant::min)
+        [Some(deadline), slow, self.feed.retry_at(), self.leave_at]
+            .into_iter()
+            .flatten()
+            .fold(self.heartbeat_at, Instant::min)
     }
 
     fn look_at_the_clock(&mut self) -> Result<(), End> {
@@ -180,6 +197,9 @@ impl Connection {
         let (deadline, late) = self.feed.session.deadline();
         if now >= deadline {
             return Err(End::Close(late));
+        }
+        if self.leave_at.is_some_and(|at| now >= at) {
+            return Err(End::Close(Close::Drain));
         }
         if self.waiting_since.is_some_and(|since| now >= since + self.feed.session.limits.send) {
             return Err(End::Close(Close::PeerSlow));
@@ -227,9 +247,12 @@ impl Connection {
     /// Commands of one connection run one after the other: the answer is the bound on them.
     async fn execute(&mut self, text: &str) -> Result<(), End> {
         let mut out = Vec::new();
-        let close = self.feed.execute(text, &mut out).await;
+        let outcome = match &mut self.client {
+            Some(client) => client.receive(&mut self.feed, text, &mut out).await,
+            None => self.feed.execute(text, &mut out).await.map_or(Ok(()), Err),
+        };
         self.put(&out)?;
-        close.map_or(Ok(()), |close| Err(End::Close(close)))
+        outcome.map_err(End::Close)
     }
 
     fn heartbeat(&mut self, now: Instant) -> Result<(), End> {
@@ -239,6 +262,9 @@ impl Connection {
         }
         let idle = now.duration_since(self.sent_at) >= period && self.feed.session.identity.is_some();
         let unread = !self.waiting.is_empty();
+        if self.client.is_some() {
+            return self.write(|_, out| Client::ping(out));
+        }
         self.write(|feed, out| {
             if !unread {
                 // The position moves with what others get, too.

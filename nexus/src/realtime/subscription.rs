@@ -58,6 +58,11 @@ impl Filter {
             && self.subjects.as_ref().is_none_or(|subjects| subjects.iter().any(|subject| **subject == *entry.subject))
     }
 
+    /// What the client asked for.
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
     /// The registered types that are wanted.
     pub fn types(&self) -> &[&'static str] {
         &self.types
@@ -79,12 +84,19 @@ impl Filter {
 /// One subscription of one connection.
 #[derive(Debug)]
 pub struct Subscription {
-    /// The name that pushes carry.
-    pub name: String,
+    /// Counts the subscriptions of the connection, from 1; its name is made of it.
+    pub number: u64,
     /// What it wants.
     pub filter: Filter,
     /// Everything it wants up to here was encoded for the client.
     pub position: Position,
+}
+
+impl Subscription {
+    /// The name that the client knows it by.
+    pub fn name(&self) -> String {
+        format!("s{}", self.number)
+    }
 }
 
 #[cfg(test)]

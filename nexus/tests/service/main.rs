@@ -14,6 +14,7 @@ mod outage;
 mod publish;
 mod retention;
 mod sequencer;
+mod socket_io;
 mod sql;
 mod stream;
 mod stream_bounds;

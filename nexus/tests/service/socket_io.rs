@@ -1,0 +1,184 @@
+//! Socket.IO 4 over WebSocket, packet by packet: what the unmodified client sends and expects.
+
+use serde_json::{Value, json};
+
+use crate::support::client::{HS256_KEY, token_of};
+use crate::support::socket_io::{Client, Next};
+use crate::support::{World, event, token, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_connects_subscribes_and_receives_events_named_after_their_types() {
+    let world = World::new().await;
+    let (one, two) = (world.nexus().await, world.nexus().await);
+    let mut client = Client::open(two.nexus.address()).await;
+    assert_eq!(client.handshake["upgrades"], json!([]));
+    assert_eq!((&client.handshake["pingInterval"], &client.handshake["maxPayload"]), (&json!(25_000), &json!(65_536)));
+    let connected = client.connect(json!({"token": token("events:read events:write")})).await;
+    assert_ne!(connected["sid"], client.handshake["sid"], "the one is public, the other secret");
+    let subscribed = client.command("subscribe", json!({"types": ["health.*"]})).await;
+    assert_eq!(subscribed["result"], json!({"subscription": "s1", "position": "1.0"}));
+    one.client.publish(&event("one", "a")).await;
+    let history = one.client.history("").await.body;
+    assert_eq!(client.event().await, json!(["health.check", history["events"][0], "1:1.1"]));
+    let published = client.command("publish", json!({"event": event("two", "b")})).await;
+    assert_eq!(published["result"]["position"], "1.2");
+    assert_eq!(client.event().await[1]["id"], "two");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_two_subscriptions_gets_an_event_of_both_once() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let mut client = Client::open(instance.nexus.address()).await;
+    client.connect(json!({"token": token("events:read")})).await;
+    client.command("subscribe", json!({"types": ["health.*"]})).await;
+    client.command("subscribe", json!({"types": ["**"], "subjects": ["system/a"]})).await;
+    instance.client.publish(&event("both", "a")).await;
+    instance.client.publish(&event("first", "b")).await;
+    assert_eq!((&client.event().await[1]["id"], &client.event().await[1]["id"]), (&json!("both"), &json!("first")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_away_is_known_again_on_the_other_instance_and_misses_nothing() {
+    let world = World::new().await;
+    let (one, two) = (world.nexus().await, world.nexus().await);
+    one.client.publish(&event("old", "a")).await;
+    let auth = json!({"token": token("events:read")});
+    let mut client = Client::open(one.nexus.address()).await;
+    let pid = client.connect(auth.clone()).await["pid"].clone();
+    client.command("subscribe", json!({"types": ["**"], "subjects": ["system/a"]})).await;
+    drop(client);
+
+    // It has got no event yet, and so has no offset.
+    one.client.publish(&event("first", "a")).await;
+    let again = |offset: Option<Value>| {
+        let mut auth = json!({"token": token("events:read"), "pid": pid});
+        if let Some(offset) = offset {
+            auth["offset"] = offset;
+        }
+        auth
+    };
+    let mut client = Client::open(two.nexus.address()).await;
+    assert_eq!(client.connect(again(None)).await["pid"], pid, "this is what makes it recovered");
+    let first = client.event().await;
+    assert_eq!((&first[1]["id"], &first[2]), (&json!("first"), &json!("1:1.2")));
+    // One that replays the past stands behind the other: the offset names both.
+    client.command("subscribe", json!({"types": ["**"], "subjects": ["system/b"], "after": "1.0"})).await;
+    drop(client);
+    one.client.publish(&event("second-a", "a")).await;
+    one.client.publish(&event("second-b", "b")).await;
+
+    let mut client = Client::open(one.nexus.address()).await;
+    assert_eq!(client.connect(again(Some(first[2].clone()))).await["pid"], pid);
+    let (a, b) = (client.event().await, client.event().await);
+    assert_eq!((&a[1]["id"], &b[1]["id"]), (&json!("second-a"), &json!("second-b")));
+    assert_eq!(b[2], "2:1.4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_same_person_is_known_again() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let mut client = Client::open(instance.nexus.address()).await;
+    let pid = client.connect(json!({"token": token("events:read")})).await["pid"].clone();
+    client.command("subscribe", json!({"types": ["**"]})).await;
+    let other = token_of(HS256_KEY, "somebody-else", "events:read", 60);
+    for auth in [
+        json!({"token": other, "pid": pid}),
+        json!({"token": token("users:read"), "pid": pid}),
+        json!({"token": token("events:read"), "pid": "0"}),
+        json!({"token": token("events:read"), "pid": pid, "offset": "nonsense"}),
+    ] {
+        let mut stranger = Client::open(instance.nexus.address()).await;
+        assert_ne!(stranger.connect(auth).await["pid"], pid);
+        instance.client.publish(&event(&pid.to_string(), "a")).await;
+        assert_eq!(stranger.command("ping", json!({})).await["error"], Value::Null, "and it has no subscription");
+    }
+    // Who leaves of its own will is forgotten.
+    client.send("41").await;
+    until("the client to be forgotten", async || {
+        let mut stranger = Client::open(instance.nexus.address()).await;
+        let again = stranger.connect(json!({"token": token("events:read"), "pid": pid})).await;
+        (again["pid"] != pid).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_told_and_what_is_no_packet_ends_the_connection() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let address = instance.nexus.address();
+    let mut client = Client::open(address).await;
+    client.send("40").await;
+    assert_eq!(
+        client.next().await,
+        Next::Packet(r#"44{"message":"connect with `auth: { token }`","data":{"code":"token_missing"}}"#.into())
+    );
+    client.send("40/admin,").await;
+    assert_eq!(client.next().await, Next::Packet(r#"44/admin,{"message":"Invalid namespace"}"#.into()));
+    client.connect(json!({"token": token("events:read")})).await;
+    let refused = client.command("subscribe", json!({"types": ["walet.*"]})).await;
+    assert_eq!(refused["error"]["code"], "invalid_parameter");
+    assert_eq!(client.command("dance", json!({})).await["error"]["code"], "malformed_command");
+    assert_eq!(client.command("publish", json!({"event": event("one", "a")})).await["error"]["code"], "scope_missing");
+    client.send(r#"42["unsubscribe",{"subscription":"s9"}]"#).await;
+    let told = client.event().await;
+    assert_eq!((&told[0], &told[1]["error"]["code"]), (&json!("error"), &json!("subscription_unknown")));
+
+    for (packet, code) in [
+        (r#"451-["file",{"_placeholder":true,"num":0}]"#, 4400),
+        (r#"42["connect"]"#, 4400),
+        ("2", 4400),
+        ("9", 4400),
+        ("", 4400),
+        ("40", 4400),
+    ] {
+        let mut client = Client::open(address).await;
+        client.connect(json!({"token": token("events:read")})).await;
+        client.send(packet).await;
+        assert_eq!(client.closed().await, code, "{packet}");
+    }
+    let mut early = Client::open(address).await;
+    early.send(r#"42["ping"]"#).await;
+    assert_eq!(early.closed().await, 4400, "nothing before it has connected");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_connection_over_websocket_is_answered_as_the_protocol_says() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    for (path, code, message) in [
+        ("/socket.io/?EIO=4&transport=polling", 0, "Transport unknown"),
+        ("/socket.io/?EIO=4&transport=polling&sid=a", 1, "Session ID unknown"),
+        ("/socket.io/?EIO=4&transport=websocket", 3, "Bad request"),
+        ("/socket.io?EIO=4", 0, "Transport unknown"),
+    ] {
+        let answer = client.get(path).await;
+        assert_eq!((answer.status, answer.body), (400, json!({"code": code, "message": message})), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_asks_for_signs_of_life_and_lets_clients_go_when_it_drains() {
+    let world = World::new().await;
+    let instance = world
+        .nexus_with(|config| {
+            config.stream.heartbeat_seconds = 1;
+            config.limits.drain_seconds = 1;
+        })
+        .await;
+    let mut silent = Client::open(instance.nexus.address()).await;
+    silent.connect(json!({"token": token("events:read")})).await;
+    assert_eq!(silent.next().await, Next::Packet("2".to_owned()));
+    assert_eq!(silent.closed().await, 4408);
+
+    let mut client = Client::open(instance.nexus.address()).await;
+    client.connect(json!({"token": token("events:read")})).await;
+    for _ in 0..3 {
+        assert_eq!(client.next().await, Next::Packet("2".to_owned()));
+        client.send("3").await;
+    }
+    instance.nexus.state().draining.cancel();
+    assert_eq!(client.closed().await, 1012);
+}
