@@ -65,7 +65,8 @@ BEGIN
         to_json(nexus_publish.id), to_json(nexus_publish.source), to_json(nexus_publish.type),
         to_json(nexus_publish.subject),
         to_json(to_char(nexus_publish."time" AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
-        nexus_publish.data);
+        -- Outside of its strings JSON may have line breaks; an event of the log is one line.
+        translate(nexus_publish.data::text, E'\n\r', '  '));
     IF octet_length(encoded) > 65536 THEN
         RAISE invalid_parameter_value USING MESSAGE = 'the event has more than 65536 bytes';
     END IF;

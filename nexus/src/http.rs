@@ -8,6 +8,7 @@ pub mod event_types;
 pub mod events;
 pub mod health;
 pub mod openapi;
+pub mod server;
 pub mod socket_io;
 pub mod stream;
 pub mod users;

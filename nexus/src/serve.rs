@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{PrepareVerifier, Verifier};
 use crate::config::Config;
 use crate::events::Registry;
-use crate::http::{self, AppState, Shared};
+use crate::http::{self, AppState, Shared, server};
 use crate::log::publisher::Groups;
 use crate::log::sequencer::Sequencer;
 use crate::log::{Publisher, Tail, Wake, retention};
@@ -55,7 +55,7 @@ pub struct Nexus {
     address: SocketAddr,
     state: AppState,
     closing: CancellationToken,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
 }
 
 impl Nexus {
@@ -69,9 +69,8 @@ impl Nexus {
         let address = listener.local_addr().map_err(|source| StartNexus::Listen { address: listen, source })?;
         parts.run();
         let closing = CancellationToken::new();
-        let closed = closing.clone().cancelled_owned();
-        let service = http::router(state.clone());
-        let server = tokio::spawn(async move { axum::serve(listener, service).with_graceful_shutdown(closed).await });
+        let send = Duration::from_secs(state.config.stream.send_seconds);
+        let server = tokio::spawn(server::serve(listener, http::router(state.clone()), send, closing.clone()));
         tracing::info!(server.address = %address, "Nexus listens");
         Ok(Self { address, state, closing, server })
     }

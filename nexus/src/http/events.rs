@@ -15,10 +15,11 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::extract::{Body, QueryOf};
+use super::stream::room;
 use super::{Answer, AppState, Operation, Parameter, Routes};
 use crate::auth::{Caller, Claims, EventsRead, EventsWrite, Scope};
 use crate::events::{CloudEvent, Pattern, Publisher, Registry, Violation};
-use crate::log::read::{self, History, READ_ENTRIES_MAX, Selection};
+use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::log::{NewEvent, Published};
 use crate::position::Position;
 use crate::problem::ApiError;
@@ -30,8 +31,8 @@ const BATCH_EVENTS_MAX: usize = 1_000;
 const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// Events of a page when the caller names no limit.
 const PAGE_EVENTS: usize = 100;
-/// Longest that a reader may wait for an event: below the deadline of a request.
-const WAIT_SECONDS_MAX: u64 = 15;
+/// Longest that a reader may wait for an event: with the deadline of a read it is below that of a request.
+const WAIT_SECONDS_MAX: u64 = 12;
 /// Carries the position of a write.
 pub const POSITION_HEADER: HeaderName = HeaderName::from_static("nexus-position");
 
@@ -65,7 +66,7 @@ fn list_operation() -> Operation {
             query("subject", "Only events about this subject."),
             query("after", "Only events after this position; from the oldest by default."),
             query("limit", "Most events to return, 1 to 500; 100 by default."),
-            query("wait", "Seconds to wait when there is no event yet, 0 to 15; 0 by default."),
+            query("wait", "Seconds to wait when there is no event yet, 0 to 12; 0 by default."),
         ],
         answers: vec![Answer::json::<Page>(200, "Events, oldest first")],
         ..Operation::new(Method::GET, "/v1/events", "listEvents", "Reads history")
@@ -253,20 +254,19 @@ async fn list(
     let subjects = query.subject.as_ref().map(std::slice::from_ref);
     let wait = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait)?;
     let selection = Selection { types: types.as_deref(), subjects, after, limit };
+    let deadline = Instant::now() + wait;
+    // Before the first look: what comes after that is noticed.
+    let mut waiting = if wait.is_zero() { None } else { Some((room(&state)?, state.hub.wait_for(filter(&query)?))) };
     let mut read = read::history(&state.postgres, &selection).await?;
-    let nothing = |read: &History| read.entries.is_empty() && read.gap.is_none();
-    if nothing(&read) && !wait.is_zero() {
-        let patterns: Vec<String> = query.r#type.as_deref().unwrap_or("**").split(',').map(str::to_owned).collect();
-        let filter = Filter::read(&patterns, query.subject.clone().map(|subject| vec![subject]))
-            .map_err(|refused| ApiError::InvalidParameter { name: "type", message: refused.to_string() })?;
-        let deadline = Instant::now() + wait;
-        // What the hub brings may be of a wanted subject and of another type.
-        while nothing(&read) && timeout_at(deadline, state.hub.grown(&state.tail, &filter, read.head)).await.is_ok() {
-            if state.hub.is_draining() {
-                break;
-            }
-            read = read::history(&state.postgres, &selection).await?;
+    while let Some((_, waiter)) = &mut waiting
+        && read.entries.is_empty()
+        && read.gap.is_none()
+        && timeout_at(deadline, waiter.entry_after(read.head)).await.is_ok()
+    {
+        if state.hub.is_draining() {
+            break;
         }
+        read = read::history(&state.postgres, &selection).await?;
     }
     let head = read.head;
     let gap = read.gap.map(|(from, to)| Gap { from, to });
@@ -274,6 +274,13 @@ async fn list(
     let next = read.entries.last().filter(|_| full).map(|entry| Position { seq: entry.seq, ..head });
     let events = read.entries.iter().map(|entry| serde_json::from_slice(&entry.encoded)).collect::<Result<_, _>>();
     Ok(Json(Page { events: events.map_err(ApiError::internal)?, next, head, gap }))
+}
+
+/// What a reader waits for.
+fn filter(query: &ListQuery) -> Result<Filter, ApiError> {
+    let patterns: Vec<String> = query.r#type.as_deref().unwrap_or("**").split(',').map(str::to_owned).collect();
+    let filter = Filter::read(&patterns, query.subject.clone().map(|subject| vec![subject]));
+    filter.map_err(|refused| ApiError::InvalidParameter { name: "type", message: refused.to_string() })
 }
 
 fn types(registry: &Registry, patterns: &str) -> Result<Vec<&'static str>, ApiError> {

@@ -46,8 +46,10 @@ async fn open(State(state): State<AppState>, request: Request) -> Result<Respons
     }
     AllowedOrigin::from_request_parts(&mut parts, &state).await?;
     let MaybeCaller(claims) = MaybeCaller::from_request_parts(&mut parts, &state).await?;
-    let handshake = Handshake::from_request_parts(&mut parts, &state).await?;
-    upgrade_to(state, Encoding::SocketIo, claims, handshake)
+    match Handshake::from_request_parts(&mut parts, &state).await {
+        Ok(handshake) => upgrade_to(state, Encoding::SocketIo, claims, handshake),
+        Err(refused) => Ok(refused),
+    }
 }
 
 /// The answer that clients of the protocol know.

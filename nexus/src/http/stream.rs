@@ -5,18 +5,17 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto::upgrade::downcast;
 use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
 
-use super::{Answer, AppState, Operation, Routes};
+use super::{Answer, AppState, Operation, Routes, server};
 use crate::auth::Claims;
 use crate::auth::caller::bearer;
 use crate::chain::Chain;
@@ -82,10 +81,9 @@ pub(super) fn room(state: &AppState) -> Result<Counted, ApiError> {
 /// The network connection, once the answer has gone out on it, and what of the client came with the request.
 async fn connection(upgrade: OnUpgrade) -> Result<(TcpStream, Bytes), hyper::Error> {
     let upgraded = upgrade.await?;
-    let parts = downcast::<TokioIo<TcpStream>>(upgraded).expect("Nexus listens on TCP itself");
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("Nexus listens on TCP itself");
     let stream = parts.io.into_inner();
-    // An event must not wait for the acknowledgement of the one before it. A client that has left needs no such care.
-    let _ = stream.set_nodelay(true);
+    server::without_deadline(&stream);
     Ok((stream, parts.read_buf))
 }
 
@@ -96,10 +94,14 @@ pub(super) struct Handshake {
 }
 
 impl FromRequestParts<AppState> for Handshake {
-    type Rejection = ApiError;
+    type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
-        let refuse = |name: &'static str, message: &str| ApiError::InvalidParameter { name, message: message.into() };
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Response> {
+        let refuse = |name: &'static str, message: &str| {
+            let refused = ApiError::InvalidParameter { name, message: message.into() };
+            // The client is told what it may ask for (RFC 6455, section 4.4).
+            ([(header::SEC_WEBSOCKET_VERSION, "13")], refused).into_response()
+        };
         if !names(&parts.headers, &header::CONNECTION, "upgrade") {
             return Err(refuse("Connection", "must be `Upgrade`: this is a WebSocket"));
         }

@@ -60,7 +60,8 @@ impl Tail {
 
     /// The newest entry that this pod has applied, as clients see it.
     pub fn position(&self) -> Position {
-        self.at(self.head())
+        // Head and epoch change with the ring locked: one never stands beside the other's successor.
+        self.ring(|_| self.at(self.head()))
     }
 
     /// The entry's place as clients see it.

@@ -9,6 +9,7 @@ use super::encode::Encoding;
 use super::session::Session;
 use super::socket_io::client;
 use super::socket_io::offset::Offset;
+use super::subscription::Subscription;
 use crate::log::{Batch, Entry, ReadLog};
 use crate::position::Position;
 
@@ -38,33 +39,44 @@ pub(super) struct Stretch {
 }
 
 impl Session {
-    /// Appends the pushes of new entries, after which the session has everything up to `complete`.
-    pub(super) fn push_live(&mut self, entries: &[Arc<Entry>], complete: i64, bytes: &mut Vec<u8>) -> Vec<Content> {
-        let mut contents = Vec::with_capacity(entries.len());
+    /// Appends the pushes of new entries, after which the session has everything up to `complete`; or of as many as are
+    /// sent at a time, and whether these are all.
+    pub(super) fn push_live(&mut self, entries: &[Arc<Entry>], complete: Position, bytes: &mut Vec<u8>) -> Stretch {
+        let mut stretch = Stretch::default();
         for entry in entries {
-            self.push_entry(entry, true, bytes, &mut contents);
+            if bytes.len() >= STRETCH_BYTES {
+                return stretch;
+            }
+            self.push_entry(entry, complete.epoch, true, bytes, &mut stretch.contents);
         }
         self.has_all_up_to(complete);
-        contents
+        stretch.caught_up = true;
+        stretch
     }
 
     /// Appends the pushes of the next stretch of the log. `live` says that the session was at the head before it was
     /// woken.
     pub(super) async fn next_stretch(&mut self, live: bool, bytes: &mut Vec<u8>) -> Result<Stretch, ReadLog> {
         let mut stretch = Stretch::default();
-        self.push_epoch_gaps(bytes, &mut stretch.contents);
+        let head = self.state.tail.position();
+        self.push_epoch_gaps(head, bytes, &mut stretch.contents);
         let lowest = self.subscriptions.iter().map(|subscription| subscription.position.seq).min();
-        let Some(lowest) = lowest.filter(|lowest| *lowest < self.state.tail.head()) else {
+        let Some(lowest) = lowest.filter(|lowest| *lowest < head.seq) else {
             stretch.caught_up = true;
             return Ok(stretch);
         };
-        match self.state.tail.read_after(lowest, STRETCH_ENTRIES).await? {
+        let read = self.state.tail.read_after(lowest, STRETCH_ENTRIES).await?;
+        if self.state.tail.epoch() != head.epoch {
+            // What was read may be of a log that has just taken the place of this one: the next stretch tells.
+            return Ok(stretch);
+        }
+        match read {
             Batch::Entries(entries) => {
                 for entry in &entries {
                     if bytes.len() >= STRETCH_BYTES {
                         break;
                     }
-                    self.push_entry(entry, live, bytes, &mut stretch.contents);
+                    self.push_entry(entry, head.epoch, live, bytes, &mut stretch.contents);
                 }
             }
             Batch::Gap { oldest } => self.push_gap(oldest - 1, bytes, &mut stretch.contents),
@@ -85,18 +97,22 @@ impl Session {
         self.subscriptions.iter().all(|subscription| at_head(subscription.position))
     }
 
-    /// What a subscription wants up to here was made into pushes, or there was nothing.
-    pub(super) fn has_all_up_to(&mut self, seq: i64) {
-        for subscription in &mut self.subscriptions {
-            subscription.position.seq = subscription.position.seq.max(seq);
+    /// What a subscription wants up to here was made into pushes, or there was nothing. A place of another epoch says
+    /// nothing.
+    pub(super) fn has_all_up_to(&mut self, place: Position) {
+        for subscription in self.subscriptions.iter_mut().filter(|one| one.position.epoch == place.epoch) {
+            subscription.position.seq = subscription.position.seq.max(place.seq);
         }
     }
 
-    fn push_entry(&mut self, entry: &Entry, live: bool, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
+    fn push_entry(&mut self, entry: &Entry, epoch: i32, live: bool, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
         let content = if live { Content::Live { stamped_at: entry.recorded_at } } else { Content::Missed };
         let mut wanted = false;
-        for subscription in self.subscriptions.iter_mut().filter(|one| one.position.seq < entry.seq) {
-            subscription.position.seq = entry.seq;
+        let place = Position { epoch, seq: entry.seq };
+        let before =
+            |subscription: &&mut Subscription| subscription.position.epoch == epoch && subscription.position < place;
+        for subscription in self.subscriptions.iter_mut().filter(before) {
+            subscription.position = place;
             if subscription.filter.wants(entry) {
                 wanted = true;
                 if self.encoding != Encoding::SocketIo {
@@ -106,8 +122,7 @@ impl Session {
             }
         }
         if wanted && self.encoding == Encoding::SocketIo {
-            let head = Position { seq: entry.seq, epoch: self.state.tail.epoch() };
-            let offset = Offset::of(&self.subscriptions, self.subscriptions_made, head);
+            let offset = Offset::of(&self.subscriptions, self.subscriptions_made, place);
             client::event(entry, &offset, bytes);
             contents.push(content);
         }
@@ -125,8 +140,7 @@ impl Session {
 
     /// The log was restored from a backup: what was between a position of the old epoch and
     /// the head cannot be told apart, so all of it is a gap.
-    fn push_epoch_gaps(&mut self, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
-        let head = self.state.tail.position();
+    fn push_epoch_gaps(&mut self, head: Position, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
         for subscription in self.subscriptions.iter_mut().filter(|one| one.position.epoch != head.epoch) {
             self.encoding.gap(&subscription.name(), subscription.position, head, bytes);
             contents.push(Content::Gap);

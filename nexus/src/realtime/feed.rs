@@ -17,7 +17,7 @@ use super::wire::text_message;
 use crate::chain::Chain;
 use crate::position::Position;
 
-/// Pause before the log is read again after it could not be.
+/// Least pause before the log is read again after it could not be; up to twice as long, so that not all do it at once.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Where the next pushes come from.
@@ -114,13 +114,16 @@ impl Feed {
     pub(super) fn take(&mut self, out: &mut Vec<u8>) {
         match self.member.take() {
             (Taken::Entries(entries), dispatched) => {
-                let contents = self.session.push_live(&entries, dispatched, out);
+                let Stretch { contents, caught_up } = self.session.push_live(&entries, dispatched, out);
                 self.session.state.metrics.stream.sent(&contents);
+                if !caught_up {
+                    self.begin_to_read();
+                }
             }
+            // It stays live: how late it gets what it was too slow for is a latency like any other.
             (Taken::Behind(after), _) => {
                 self.session.state.metrics.stream.demoted();
                 self.session.has_all_up_to(after);
-                self.live = false;
                 self.begin_to_read();
             }
         }
@@ -148,9 +151,9 @@ impl Feed {
                 }
             }
             Err(error) => {
-                // Nothing is skipped: the same stretch is read again.
-                tracing::warn!(error = %Chain(&error), "a connection cannot read the log");
-                self.retry_at = Some(Instant::now() + RETRY);
+                // Nothing is skipped: the same stretch is read again. The tail says it to people, once for all.
+                tracing::debug!(error = %Chain(&error), "a connection cannot read the log");
+                self.retry_at = Some(Instant::now() + RETRY + RETRY.mul_f64(rand::random()));
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -18,7 +18,10 @@ use crate::log::{Batch, Entry, Tail};
 use crate::position::Position;
 
 /// Entries that are dispatched together: a connection then writes them together.
-const BATCH_ENTRIES: usize = 256;
+pub(super) const BATCH_ENTRIES: usize = 256;
+
+/// Deliveries after which the dispatcher lets others have the index and the thread: a few milliseconds.
+const DELIVERIES_AT_A_TIME: u32 = 16_384;
 
 /// A pause per connection that an entry was brought to. While it lasts, further entries gather and are written with
 /// one call to the network per connection: under load this is where the time goes.
@@ -28,16 +31,26 @@ const PAUSE_PER_DELIVERY: Duration = Duration::from_micros(5);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// All connections of the pod; cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Hub {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+impl Default for Hub {
+    fn default() -> Self {
+        // Of no log: the first look at the tail begins.
+        let nowhere = Position { epoch: 0, seq: 0 };
+        let shared =
+            Shared { index: Mutex::default(), dispatched: Mutex::new(nowhere), draining: AtomicBool::new(false) };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+#[derive(Debug)]
 struct Shared {
     index: Mutex<Index>,
     /// Every connection that was live then was brought everything up to here.
-    dispatched: AtomicI64,
+    dispatched: Mutex<Position>,
     draining: AtomicBool,
 }
 
@@ -81,41 +94,35 @@ impl Hub {
         self.index().connections.values().for_each(|inbox| inbox.wake());
     }
 
-    /// Waits for an entry after `head` that the filter may want, or for the pod to leave.
-    pub(crate) async fn grown(&self, tail: &Tail, filter: &Filter, head: Position) {
+    /// Waits for entries that the filter wants.
+    pub(crate) fn wait_for(&self, filter: Filter) -> Waiter {
         let mut member = self.join();
-        member.follow(std::iter::once(filter));
-        // The reader has seen `head` in the log, perhaps before this pod's tail has.
-        if tail.subscribe().wait_for(|seq| *seq >= head.seq).await.is_err() {
-            return;
-        }
+        member.follow(std::iter::once(&filter));
         member.open();
-        if tail.position() != head {
-            return;
-        }
-        poll_fn(|context| {
-            member.register(context.waker());
-            if member.is_due() || member.is_draining() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        Waiter { member, filter }
     }
 
     /// Follows the log until shutdown.
     pub(crate) async fn dispatch(self, tail: Tail, shutdown: CancellationToken) {
         let mut moved = tail.subscribe();
-        let mut epoch = 0;
         while !shutdown.is_cancelled() {
-            while self.dispatched() < tail.head() || epoch != tail.epoch() {
-                if epoch != tail.epoch() {
-                    epoch = tail.epoch();
-                    self.skip_to(tail.head());
+            loop {
+                let (at, head) = (self.dispatched(), tail.position());
+                if at.epoch != head.epoch || at.seq > head.seq {
+                    self.skip_to(head);
                     continue;
                 }
-                let deliveries = match tail.read_after(self.dispatched(), BATCH_ENTRIES).await {
-                    Ok(Batch::Entries(entries)) if !entries.is_empty() => self.bring(&entries),
+                if at.seq == head.seq {
+                    break;
+                }
+                let read = tail.read_after(at.seq, BATCH_ENTRIES).await;
+                let deliveries = match read {
+                    // What was read may be of a log that has just taken the place of this one.
+                    _ if tail.epoch() != at.epoch => 0,
+                    Ok(Batch::Entries(entries)) if !entries.is_empty() => self.bring(&entries, at.epoch).await,
                     // What is not in memory, the connections read by themselves.
                     _ => {
-                        self.skip_to(tail.head());
+                        self.skip_to(head);
                         0
                     }
                 };
@@ -129,8 +136,12 @@ impl Hub {
     }
 
     /// Everything up to here was brought to the connections that are live.
-    pub(super) fn dispatched(&self) -> i64 {
-        self.shared.dispatched.load(Ordering::Acquire)
+    pub(super) fn dispatched(&self) -> Position {
+        *self.shared.dispatched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_dispatched(&self, position: Position) {
+        *self.shared.dispatched.lock().unwrap_or_else(PoisonError::into_inner) = position;
     }
 
     /// Whether the pod leaves.
@@ -146,22 +157,27 @@ impl Hub {
         }
     }
 
-    /// Puts the entries into inboxes and wakes their connections; how many deliveries this made.
-    fn bring(&self, entries: &[Arc<Entry>]) -> u32 {
+    /// Puts the entries of this epoch into inboxes and wakes their connections; how many deliveries this made.
+    async fn bring(&self, entries: &[Arc<Entry>], epoch: i32) -> u32 {
         let mut woken = Vec::new();
-        let mut deliveries = 0;
-        let index = self.index();
+        let (mut deliveries, mut at_a_time) = (0, 0);
         for entry in entries {
+            // Others need the index too, and the thread.
+            if at_a_time >= DELIVERIES_AT_A_TIME {
+                tokio::task::yield_now().await;
+                at_a_time = 0;
+            }
+            let index = self.index();
             for inbox in index.interested(entry) {
                 deliveries += 1;
-                if inbox.put(entry) {
+                at_a_time += 1;
+                if inbox.put(entry, epoch) {
                     woken.push(Arc::clone(inbox));
                 }
             }
         }
-        drop(index);
         if let Some(newest) = entries.last() {
-            self.shared.dispatched.store(newest.seq, Ordering::Release);
+            self.has_dispatched(Position { epoch, seq: newest.seq });
         }
         // After all entries are in: each connection then takes all of them at once.
         for inbox in woken {
@@ -171,10 +187,10 @@ impl Hub {
     }
 
     /// Dispatches nothing up to `head`: the connections that are live read the log instead.
-    fn skip_to(&self, head: i64) {
+    fn skip_to(&self, head: Position) {
         let dispatched = self.dispatched();
         self.index().connections.values().for_each(|inbox| inbox.fall_behind(dispatched));
-        self.shared.dispatched.store(head, Ordering::Release);
+        self.has_dispatched(head);
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -234,6 +250,9 @@ impl Member {
                 places.push(Place::OtherTypes);
             }
         }
+        if *places == *self.places {
+            return;
+        }
         let mut index = self.hub.index();
         index.leave(self.id, &self.places);
         for place in &mut places {
@@ -260,7 +279,7 @@ impl Member {
     }
 
     /// What came in, and up to where it is complete.
-    pub(super) fn take(&self) -> (Taken, i64) {
+    pub(super) fn take(&self) -> (Taken, Position) {
         // Before the inbox is looked at: what is dispatched in between may be in it, and is counted next time.
         let dispatched = self.hub.dispatched();
         (self.inbox.take(), dispatched)
@@ -278,6 +297,36 @@ impl Member {
     /// Whom to wake when something is due, or when the pod leaves.
     pub(super) fn register(&self, waker: &Waker) {
         self.inbox.register(waker);
+    }
+}
+
+/// Waits in the hub without a session.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    member: Member,
+    filter: Filter,
+}
+
+impl Waiter {
+    /// Waits until there may be an entry after `head` that the filter wants, or the pod leaves. Whoever made this before
+    /// it read `head` misses none.
+    pub(crate) async fn entry_after(&mut self, head: Position) {
+        loop {
+            poll_fn(|context| {
+                self.member.register(context.waker());
+                if self.member.is_due() || self.member.is_draining() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            let wanted = |entry: &Arc<Entry>| entry.seq > head.seq && self.filter.wants(entry);
+            match self.member.take() {
+                (Taken::Entries(entries), _) if !self.member.is_draining() && !entries.iter().any(wanted) => {}
+                (Taken::Entries(_), _) => return,
+                (Taken::Behind(_), _) => {
+                    self.member.open();
+                    return;
+                }
+            }
+        }
     }
 }
 

@@ -7,10 +7,13 @@ use std::task::Waker;
 
 use futures::task::AtomicWaker;
 
+use super::hub::BATCH_ENTRIES;
 use crate::log::Entry;
+use crate::position::Position;
 
-/// Entries after which a connection is behind. They are shared with the ring, so most of them cost a pointer each.
-const ENTRIES_MAX: usize = 256;
+/// Entries after which a connection is behind: two batches of the hub. They are shared with the ring, so most of them
+/// cost a pointer each.
+const ENTRIES_MAX: usize = 2 * BATCH_ENTRIES;
 
 /// Bytes of entries after which a connection is behind: so much may be kept alive beyond the ring.
 const BYTES_MAX: usize = 128 * 1024;
@@ -30,7 +33,7 @@ enum Held {
     /// The connection is live: these follow what it has taken.
     Open { entries: Vec<Arc<Entry>>, bytes: usize },
     /// The connection was live and has everything up to here.
-    Behind { after: i64 },
+    Behind { after: Position },
 }
 
 /// What a connection finds in its inbox.
@@ -38,8 +41,8 @@ enum Held {
 pub(super) enum Taken {
     /// Entries that it may want, in order; perhaps none.
     Entries(Vec<Arc<Entry>>),
-    /// Nothing more comes here: it has everything up to this number and reads the log.
-    Behind(i64),
+    /// Nothing more comes here: it has everything up to this place and reads the log.
+    Behind(Position),
 }
 
 impl Inbox {
@@ -53,8 +56,8 @@ impl Inbox {
         *self.held() = Held::Closed;
     }
 
-    /// Puts an entry in; whether the connection has to be woken for it.
-    pub(super) fn put(&self, entry: &Arc<Entry>) -> bool {
+    /// Puts an entry of this epoch in; whether the connection has to be woken for it.
+    pub(super) fn put(&self, entry: &Arc<Entry>, epoch: i32) -> bool {
         let mut held = self.held();
         let Held::Open { entries, bytes } = &mut *held else { return false };
         // One connection may be found by type and by subject.
@@ -62,8 +65,8 @@ impl Inbox {
             return false;
         }
         if entries.len() >= ENTRIES_MAX || *bytes >= BYTES_MAX {
-            let after = entries.first().map_or(entry.seq, |first| first.seq) - 1;
-            *held = Held::Behind { after };
+            let seq = entries.first().map_or(entry.seq, |first| first.seq) - 1;
+            *held = Held::Behind { after: Position { epoch, seq } };
             return true;
         }
         *bytes += entry.encoded.len();
@@ -72,10 +75,11 @@ impl Inbox {
     }
 
     /// The hub dispatches nothing after `dispatched` for now: a live connection reads the log from there.
-    pub(super) fn fall_behind(&self, dispatched: i64) {
+    pub(super) fn fall_behind(&self, dispatched: Position) {
         let mut held = self.held();
         if let Held::Open { entries, .. } = &*held {
-            let after = entries.first().map_or(dispatched, |first| first.seq - 1);
+            let seq = entries.first().map_or(dispatched.seq, |first| first.seq - 1);
+            let after = Position { seq, ..dispatched };
             *held = Held::Behind { after };
             drop(held);
             self.wake();
@@ -142,25 +146,25 @@ mod tests {
     fn numbers(taken: Taken) -> Vec<i64> {
         match taken {
             Taken::Entries(entries) => entries.iter().map(|entry| entry.seq).collect(),
-            Taken::Behind(after) => panic!("behind after {after}"),
+            Taken::Behind(after) => panic!("behind after {after:?}"),
         }
     }
 
     fn behind(taken: &Taken) -> Option<i64> {
         match taken {
             Taken::Entries(_) => None,
-            Taken::Behind(after) => Some(*after),
+            Taken::Behind(after) => Some(after.seq),
         }
     }
 
     #[test]
     fn only_the_first_entry_wakes_and_none_is_put_in_twice() {
         let inbox = Inbox::default();
-        assert!(!inbox.put(&entry(1, 1)), "it is closed");
+        assert!(!inbox.put(&entry(1, 1), 1), "it is closed");
         inbox.open();
-        assert_eq!([2, 2, 3].map(|seq| inbox.put(&entry(seq, 1))), [true, false, false]);
+        assert_eq!([2, 2, 3].map(|seq| inbox.put(&entry(seq, 1), 1)), [true, false, false]);
         assert_eq!(numbers(inbox.take()), [2, 3]);
-        assert!(inbox.put(&entry(4, 1)));
+        assert!(inbox.put(&entry(4, 1), 1));
         assert_eq!(numbers(inbox.take()), [4]);
         assert!(!inbox.is_due());
     }
@@ -171,10 +175,10 @@ mod tests {
             let inbox = Inbox::default();
             inbox.open();
             for seq in 0..count {
-                inbox.put(&entry(10 + i64::try_from(seq).expect("small"), bytes));
+                inbox.put(&entry(10 + i64::try_from(seq).expect("small"), bytes), 1);
             }
-            assert!(inbox.put(&entry(1_000, 1)), "it is told");
-            assert!(!inbox.put(&entry(1_001, 1)));
+            assert!(inbox.put(&entry(1_000, 1), 1), "it is told");
+            assert!(!inbox.put(&entry(1_001, 1), 1));
             assert_eq!(behind(&inbox.take()), Some(9));
             assert_eq!(numbers(inbox.take()), [0; 0]);
         }
@@ -184,12 +188,12 @@ mod tests {
     fn a_pause_of_the_hub_loses_nothing_of_what_was_put_in() {
         let inbox = Inbox::default();
         inbox.open();
-        inbox.fall_behind(7);
+        inbox.fall_behind(Position { epoch: 1, seq: 7 });
         assert_eq!(behind(&inbox.take()), Some(7));
         inbox.open();
-        inbox.put(&entry(8, 1));
-        inbox.put(&entry(9, 1));
-        inbox.fall_behind(9);
+        inbox.put(&entry(8, 1), 1);
+        inbox.put(&entry(9, 1), 1);
+        inbox.fall_behind(Position { epoch: 1, seq: 9 });
         assert_eq!(behind(&inbox.take()), Some(7));
     }
 }

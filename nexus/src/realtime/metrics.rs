@@ -23,6 +23,8 @@ struct Reason {
 #[derive(Clone, Debug)]
 pub struct StreamMetrics {
     connections: Gauge,
+    /// Bytes that the networks of slow clients have not taken yet.
+    waiting_bytes: Gauge,
     /// Events sent, once per subscription.
     deliveries: Counter,
     /// Gaps that clients were told of.
@@ -39,6 +41,7 @@ impl StreamMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             connections: Gauge::default(),
+            waiting_bytes: Gauge::default(),
             deliveries: Counter::default(),
             gaps: Counter::default(),
             demotions: Counter::default(),
@@ -46,6 +49,11 @@ impl StreamMetrics {
             closes: Family::default(),
         };
         registry.register("stream_connections", "Open connections", metrics.connections.clone());
+        registry.register(
+            "stream_waiting_bytes",
+            "Bytes that wait until slow clients take them",
+            metrics.waiting_bytes.clone(),
+        );
         registry.register("stream_deliveries", "Events sent to clients", metrics.deliveries.clone());
         registry.register("stream_gaps", "Gaps that clients were told of", metrics.gaps.clone());
         registry.register(
@@ -90,6 +98,14 @@ impl StreamMetrics {
                     self.delivery_seconds.observe(now.duration_since(*stamped_at).as_secs_f64().max(0.0));
                 }
             }
+        }
+    }
+
+    /// Counts bytes that have begun to wait, or wait no longer.
+    pub(super) fn waits(&self, before: usize, after: usize) {
+        if before != after {
+            let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            self.waiting_bytes.inc_by(bytes(after) - bytes(before));
         }
     }
 

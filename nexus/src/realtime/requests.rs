@@ -56,10 +56,10 @@ impl Session {
     pub(super) fn unsubscribe(&mut self, name: &str) -> Result<Value, Refusal> {
         let before = self.subscriptions.len();
         self.subscriptions.retain(|subscription| subscription.name() != name);
-        self.subscriptions_changed += 1;
         if self.subscriptions.len() == before {
             return Err(Refusal::new("subscription_unknown", "the connection has no such subscription"));
         }
+        self.subscriptions_changed += 1;
         Ok(json!({}))
     }
 

@@ -2,6 +2,7 @@
 //! closes. One task per connection, one timer, and no buffer while nothing is under way.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -16,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::close::Close;
 use super::encode::{self, Encoding};
 use super::feed::{Due, Feed};
-use super::metrics::Counted;
+use super::metrics::{Counted, StreamMetrics};
 use super::session::Session;
 use super::socket_io::client::Client;
 use super::wire::{self, Message, ReadMessage, Reader};
@@ -30,7 +31,7 @@ const CODE_NORMAL: u16 = 1000;
 /// Bytes that one read takes from the network.
 const READ_BYTES: usize = 64 * 1024;
 
-/// While more bytes than this wait for the network, no further command is read.
+/// While more bytes than this wait for the network, no further command is executed or read.
 const WAITING_BYTES_MAX: usize = 64 * 1024;
 
 thread_local! {
@@ -56,12 +57,16 @@ enum Turn {
     LookAtTheClock,
     Write,
     Read,
+    Handle,
     Deliver(Due),
 }
 
 struct Connection {
     stream: TcpStream,
     reader: Reader,
+    /// Messages that were read and not yet handled, and what came after them that is none.
+    messages: VecDeque<Message>,
+    unreadable: Option<ReadMessage>,
     feed: Feed,
     /// What a client of Socket.IO is to us beside its session; none for a client of our own protocol.
     client: Option<Client>,
@@ -72,8 +77,8 @@ struct Connection {
     waiting_since: Option<Instant>,
     /// When the client was last heard of.
     heard_at: Instant,
-    /// When anything was last sent.
-    sent_at: Instant,
+    /// Whether a push or an answer was sent since the last heartbeat.
+    sent: bool,
     heartbeat_at: Instant,
 }
 
@@ -84,25 +89,24 @@ pub async fn serve(stream: TcpStream, brought: Bytes, session: Session, _place: 
     let mut connection = Connection {
         stream,
         reader: Reader::default(),
+        messages: VecDeque::new(),
+        unreadable: None,
         waiting: Vec::new(),
         waiting_since: None,
         heard_at: now,
-        sent_at: now,
+        sent: false,
         heartbeat_at: now + session.limits.heartbeat,
         client: (session.encoding == Encoding::SocketIo).then(Client::default),
         leave_at: None,
         feed: Feed::new(session),
     };
-    let end = match connection.begin(brought).await {
-        Ok(()) => {
-            let Err(end) = connection.run().await;
-            end
-        }
-        Err(end) => end,
-    };
+    connection.begin(&brought);
+    // It holds the whole buffer of the request.
+    drop(brought);
+    let Err(end) = connection.run().await;
     let (code, reason) = match end {
         // A client that has gone needs no handshake.
-        End::Left => return,
+        End::Left => return metrics.waits(connection.waiting.len(), 0),
         End::Asked => (CODE_NORMAL, ""),
         End::Close(close) => {
             metrics.closed(close);
@@ -117,16 +121,14 @@ pub async fn serve(stream: TcpStream, brought: Bytes, session: Session, _place: 
 }
 
 impl Connection {
-    /// Takes what came with the upgrade, and lets go of the buffer that it lies in.
-    async fn begin(&mut self, brought: Bytes) -> Result<(), End> {
-        let mut bytes = brought.to_vec();
-        drop(brought);
+    /// Takes what came with the upgrade.
+    fn begin(&mut self, brought: &Bytes) {
         if self.client.is_some() {
-            self.write(|feed, out| Client::open(&feed.session, out))?;
+            Client::open(&self.feed.session, &mut self.waiting);
+            self.metrics().waits(0, self.waiting.len());
         }
-        let mut messages = Vec::new();
-        let outcome = self.reader.read(&mut bytes, self.feed.session.limits.frame_bytes_max, &mut messages);
-        Box::pin(self.handle(messages, outcome)).await
+        let bytes_max = self.feed.session.limits.frame_bytes_max;
+        self.unreadable = self.reader.read(&mut brought.to_vec(), bytes_max, &mut self.messages).err();
     }
 
     /// Goes on until the connection ends.
@@ -142,12 +144,17 @@ impl Connection {
                 }
                 Turn::LookAtTheClock => self.look_at_the_clock()?,
                 Turn::Write => self.write_waiting()?,
+                Turn::Read => self.read()?,
                 // In memory of its own, and only while it runs.
-                Turn::Read => Box::pin(self.read()).await?,
-                Turn::Deliver(Due::Inbox) => self.write(Feed::take)?,
+                Turn::Handle => Box::pin(self.handle()).await?,
+                Turn::Deliver(Due::Inbox) => {
+                    self.sent = true;
+                    self.write(Feed::take)?;
+                }
                 Turn::Deliver(Due::Log) => {
                     let mut out = Vec::new();
                     Box::pin(self.feed.read_log(&mut out)).await;
+                    self.sent |= !out.is_empty();
                     self.put(&out)?;
                 }
             }
@@ -172,8 +179,13 @@ impl Connection {
         if !self.waiting.is_empty() && self.stream.poll_write_ready(context).is_ready() {
             return Poll::Ready(Turn::Write);
         }
-        if self.waiting.len() <= WAITING_BYTES_MAX && self.stream.poll_read_ready(context).is_ready() {
-            return Poll::Ready(Turn::Read);
+        if self.waiting.len() <= WAITING_BYTES_MAX {
+            if !self.messages.is_empty() || self.unreadable.is_some() {
+                return Poll::Ready(Turn::Handle);
+            }
+            if self.stream.poll_read_ready(context).is_ready() {
+                return Poll::Ready(Turn::Read);
+            }
         }
         // Nothing is made for a client that has not taken what there is: it waits in the log.
         match self.feed.due().filter(|_| self.waiting.is_empty()) {
@@ -212,40 +224,45 @@ impl Connection {
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<(), End> {
-        let mut messages = Vec::new();
+    fn read(&mut self) -> Result<(), End> {
         let bytes_max = self.feed.session.limits.frame_bytes_max;
-        let outcome = BROUGHT.with_borrow_mut(|brought| match self.stream.try_read(brought) {
+        BROUGHT.with_borrow_mut(|brought| match self.stream.try_read(brought) {
             Ok(0) => Err(End::Left),
-            Ok(count) => Ok(self.reader.read(&mut brought[..count], bytes_max, &mut messages)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Ok(())),
+            Ok(count) => {
+                self.heard_at = Instant::now();
+                self.unreadable = self.reader.read(&mut brought[..count], bytes_max, &mut self.messages).err();
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(_gone) => Err(End::Left),
-        })?;
-        self.handle(messages, outcome).await
+        })
     }
 
-    async fn handle(&mut self, messages: Vec<Message>, outcome: Result<(), ReadMessage>) -> Result<(), End> {
-        self.heard_at = Instant::now();
-        for message in messages {
-            match message {
-                Message::Text(text) => self.execute(&text).await?,
-                Message::Ping(payload) => self.write(|_, out| wire::pong(&payload, out))?,
-                Message::Pong => {}
-                Message::Close => return Err(End::Asked),
-            }
+    /// Handles one message, so that the client's next ones wait until its answer has gone and the clock was looked at.
+    async fn handle(&mut self) -> Result<(), End> {
+        tokio::task::consume_budget().await;
+        let message = self.messages.pop_front();
+        if self.messages.is_empty() {
+            // Given back: most connections never need it again.
+            self.messages = VecDeque::new();
         }
-        outcome.map_err(|error| {
-            End::Close(match error {
-                ReadMessage::Protocol => Close::UnreadableFrame,
-                ReadMessage::Binary => Close::BinaryFrame,
-                ReadMessage::Text => Close::InvalidText,
-                ReadMessage::TooLarge => Close::FrameTooLarge,
-            })
-        })
+        match message {
+            Some(Message::Text(text)) => self.execute(&text).await,
+            Some(Message::Ping(payload)) => self.write(|_, out| wire::pong(&payload, out)),
+            Some(Message::Pong) => Ok(()),
+            Some(Message::Close) => Err(End::Asked),
+            None => Err(End::Close(match self.unreadable.take() {
+                Some(ReadMessage::Binary) => Close::BinaryFrame,
+                Some(ReadMessage::Text) => Close::InvalidText,
+                Some(ReadMessage::TooLarge) => Close::FrameTooLarge,
+                Some(ReadMessage::Protocol) | None => Close::UnreadableFrame,
+            })),
+        }
     }
 
     /// Commands of one connection run one after the other: the answer is the bound on them.
     async fn execute(&mut self, text: &str) -> Result<(), End> {
+        self.sent = true;
         let mut out = Vec::new();
         let outcome = match &mut self.client {
             Some(client) => client.receive(&mut self.feed, text, &mut out).await,
@@ -260,7 +277,7 @@ impl Connection {
         if now.duration_since(self.heard_at) >= period * 2 {
             return Err(End::Close(Close::PeerSilent));
         }
-        let idle = now.duration_since(self.sent_at) >= period && self.feed.session.identity.is_some();
+        let idle = !std::mem::take(&mut self.sent) && self.feed.session.identity.is_some();
         let unread = !self.waiting.is_empty();
         if self.client.is_some() {
             return self.write(|_, out| Client::ping(out));
@@ -281,12 +298,15 @@ impl Connection {
     fn say_when_to_come_back(&mut self) {
         let delay = self.feed.session.limits.delay_of_return();
         // After what waits: whoever reads it has everything up to this position.
+        let before = self.waiting.len();
         wire::text_message(&encode::drain(delay, self.feed.position()), &mut self.waiting);
+        self.metrics().waits(before, self.waiting.len());
     }
 
     /// Sends what waits and a close, and reads until the client has closed too: if something of it were left unread, the
     /// network would take back what we have just sent.
     async fn close(&mut self, code: u16, reason: &str) {
+        self.metrics().waits(self.waiting.len(), 0);
         wire::close(code, reason, &mut self.waiting);
         let waiting = std::mem::take(&mut self.waiting);
         if self.stream.write_all(&waiting).await.is_err() || self.stream.shutdown().await.is_err() {
@@ -301,7 +321,9 @@ impl Connection {
         ABOUT.with_borrow_mut(|out| {
             out.clear();
             make(&mut self.feed, out);
-            self.put(out)
+            let put = self.put(out);
+            out.shrink_to(READ_BYTES);
+            put
         })
     }
 
@@ -310,18 +332,23 @@ impl Connection {
         if bytes.is_empty() {
             return Ok(());
         }
-        let now = Instant::now();
-        self.sent_at = now;
         let taken = if self.waiting.is_empty() { self.offer(bytes)? } else { 0 };
         if taken < bytes.len() {
+            let before = self.waiting.len();
             self.waiting.extend_from_slice(&bytes[taken..]);
-            self.waiting_since.get_or_insert(now);
+            self.metrics().waits(before, self.waiting.len());
+            self.waiting_since.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
 
     fn write_waiting(&mut self) -> Result<(), End> {
         let taken = self.offer(&self.waiting)?;
+        self.metrics().waits(taken, 0);
+        if taken > 0 {
+            // It reads. Its pongs may stand behind commands that wait.
+            self.heard_at = Instant::now();
+        }
         if taken == self.waiting.len() {
             // Given back: most connections never need it again.
             self.waiting = Vec::new();
@@ -331,6 +358,10 @@ impl Connection {
             self.waiting_since = Some(Instant::now());
         }
         Ok(())
+    }
+
+    fn metrics(&self) -> &StreamMetrics {
+        &self.feed.session.state.metrics.stream
     }
 
     /// How much of the bytes the network takes now.

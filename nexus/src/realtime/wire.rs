@@ -3,6 +3,8 @@
 //! A connection that is idle holds no buffer here: what comes is read where it lies, and only the beginning of a
 //! message that is not whole yet is kept.
 
+use std::collections::VecDeque;
+
 /// Longest payload of a control frame (RFC 6455, section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;
 
@@ -51,7 +53,7 @@ impl Reader {
         &mut self,
         bytes: &mut [u8],
         bytes_max: usize,
-        into: &mut Vec<Message>,
+        into: &mut VecDeque<Message>,
     ) -> Result<(), ReadMessage> {
         if self.rest.is_empty() {
             let used = self.read_frames(bytes, bytes_max, into)?;
@@ -73,7 +75,7 @@ impl Reader {
         &mut self,
         bytes: &mut [u8],
         bytes_max: usize,
-        into: &mut Vec<Message>,
+        into: &mut VecDeque<Message>,
     ) -> Result<usize, ReadMessage> {
         let mut used = 0;
         while let Some(head) = Head::read(&bytes[used..])? {
@@ -93,7 +95,10 @@ impl Reader {
 
     fn take(&mut self, head: &Head, payload: &[u8]) -> Result<Option<Message>, ReadMessage> {
         match (head.opcode, self.fragments.take()) {
-            (Opcode::Close, fragments) => self.keep(fragments, Message::Close),
+            (Opcode::Close, fragments) => {
+                check_close(payload)?;
+                self.keep(fragments, Message::Close)
+            }
             (Opcode::Ping, fragments) => self.keep(fragments, Message::Ping(payload.to_vec())),
             (Opcode::Pong, fragments) => self.keep(fragments, Message::Pong),
             (Opcode::Binary, None) => Err(ReadMessage::Binary),
@@ -120,6 +125,17 @@ impl Reader {
         self.fragments = fragments;
         Ok(Some(message))
     }
+}
+
+/// A close says nothing, or a code that may be sent and a reason in UTF-8 (RFC 6455, sections 5.5.1 and 7.4).
+fn check_close(payload: &[u8]) -> Result<(), ReadMessage> {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return if payload.is_empty() { Ok(()) } else { Err(ReadMessage::Protocol) };
+    };
+    if !matches!(u16::from_be_bytes(*code), 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(ReadMessage::Protocol);
+    }
+    str::from_utf8(reason).map(drop).map_err(|_| ReadMessage::Text)
 }
 
 fn text(bytes: Vec<u8>) -> Result<Message, ReadMessage> {
@@ -267,10 +283,10 @@ mod tests {
 
     /// What is read when the bytes come in pieces of `piece`.
     fn read(bytes: &[u8], piece: usize) -> (Vec<Message>, Result<(), ReadMessage>) {
-        let (mut reader, mut messages) = (Reader::default(), Vec::new());
+        let (mut reader, mut messages) = (Reader::default(), VecDeque::new());
         let mut bytes = bytes.to_vec();
         let outcome = bytes.chunks_mut(piece).try_for_each(|piece| reader.read(piece, LIMIT, &mut messages));
-        (messages, outcome)
+        (messages.into(), outcome)
     }
 
     fn refused(bytes: &[u8]) -> Option<ReadMessage> {
@@ -318,7 +334,7 @@ mod tests {
 
     #[test]
     fn an_idle_reader_holds_no_memory() {
-        let (mut reader, mut messages) = (Reader::default(), Vec::new());
+        let (mut reader, mut messages) = (Reader::default(), VecDeque::new());
         for piece in frame(0x81, &[b'a'; 300]).chunks_mut(7) {
             reader.read(piece, LIMIT, &mut messages).expect("it is valid");
         }
@@ -336,6 +352,9 @@ mod tests {
             (frame(0x09, b""), ReadMessage::Protocol),       // A control frame in fragments.
             (frame(0x89, &[0; 126]), ReadMessage::Protocol), // A long control frame.
             ([frame(0x01, b"a"), frame(0x81, b"b")].concat(), ReadMessage::Protocol),
+            (frame(0x88, b"\x03"), ReadMessage::Protocol), // Half a code.
+            (frame(0x88, b"\x03\xed"), ReadMessage::Protocol), // A code that is never sent, 1005.
+            (frame(0x88, b"\x03\xe8\xff"), ReadMessage::Text),
             (frame(0x82, b"a"), ReadMessage::Binary),
             (frame(0x82, &vec![0; LIMIT + 1]), ReadMessage::Binary),
             (frame(0x81, b"\xff"), ReadMessage::Text),

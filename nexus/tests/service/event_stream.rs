@@ -1,10 +1,13 @@
 //! `GET /v1/stream/sse`: events as they come over plain HTTP, from any instance, without loss.
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 
 use crate::support::client::{HS256_KEY, token_of};
 use crate::support::event_source::{Block, EventSource};
-use crate::support::{Client, World, event, token};
+use crate::support::socket::{Socket, last_position};
+use crate::support::{Client, World, event, large_event, metric, token, until};
 
 async fn publish_numbered(client: &Client, numbers: std::ops::Range<usize>) {
     for number in numbers {
@@ -117,7 +120,7 @@ async fn a_reader_of_history_waits_for_what_it_asks_for() {
     let world = World::new().await;
     let (one, two) = (world.nexus().await, world.nexus().await);
     let position = one.client.publish(&event("before", "a")).await;
-    let query = format!("type=health.*&subject=system/b&after={position}&wait=15");
+    let query = format!("type=health.*&subject=system/b&after={position}&wait=12");
     let waiting = tokio::spawn({
         let client = two.client.clone();
         async move { client.history(&query).await.body }
@@ -134,8 +137,53 @@ async fn a_reader_of_history_waits_for_what_it_asks_for() {
 
     let nothing = one.client.history(&format!("after={}&wait=1", page["head"].as_str().expect("a head"))).await.body;
     assert_eq!(nothing["events"], json!([]));
-    for query in ["wait=16", "wait=-1", "wait=soon"] {
+    for query in ["wait=13", "wait=-1", "wait=soon"] {
         let refused = one.client.get(&format!("/v1/events?{query}")).await;
         assert_eq!(refused.problem(), (400, "invalid_parameter"), "{query}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_is_given_up_and_its_place_is_free_again() {
+    let world = World::new().await;
+    let instance = world.nexus_with(|config| config.stream.send_seconds = 1).await;
+    let socket = TcpSocket::new_v4().expect("a socket can be made");
+    socket.set_recv_buffer_size(4_096).expect("the size can be set");
+    let mut stream = socket.connect(instance.nexus.address()).await.expect("the instance listens");
+    let token = token("events:read");
+    let request = format!("GET /v1/stream/sse HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("the request is taken");
+    let open = || metric(&instance.client, "nexus_stream_connections");
+    until("the stream to open", async || (open().await == 1).then_some(())).await;
+    // More than the network between the two and the buffers of HTTP hold.
+    for batch in 0..30 {
+        let events = (0..100).map(|number| large_event(&format!("{batch}-{number}")));
+        instance.client.publish(&json!(events.collect::<Vec<_>>())).await;
+    }
+    until("the stream to be given up", async || (open().await == 0).then_some(())).await;
+    drop(stream);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_restored_under_live_clients_is_told_to_each_as_a_gap_and_goes_on() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    publish_numbered(&instance.client, 0..3).await;
+    let mut stream = EventSource::open(&instance.client, "after=1.2", None).await;
+    assert_eq!(stream.ids(1).await.1, "1.3");
+    let mut socket = Socket::open(instance.nexus.address()).await;
+    socket.subscribe(&["**"], None).await;
+    // The backup was taken after the first event.
+    let mut transaction = world.postgres.begin().await.expect("begin");
+    for statement in ["DELETE FROM log WHERE seq > 1", "UPDATE head SET epoch = 2, seq = 1"] {
+        sqlx::query(statement).execute(&mut *transaction).await.expect("the log can be changed");
+    }
+    transaction.commit().await.expect("commit");
+    let gap = stream.event().await;
+    assert_eq!((gap.name.as_deref(), gap.data), (Some("gap"), Some(json!({"from": "1.3", "to": "2.1"}))));
+    let gap = json!({"push": "gap", "subscription": "s1", "from": "1.3", "to": "2.1"});
+    assert_eq!(socket.push().await, gap);
+    publish_numbered(&instance.client, 3..5).await;
+    assert_eq!(stream.ids(2).await, (["event-3", "event-4"].map(str::to_owned).to_vec(), "2.3".to_owned()));
+    assert_eq!(last_position(&socket.events(2).await), "2.3");
 }

@@ -3,8 +3,21 @@
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
+use crate::support::event_source::EventSource;
 use crate::support::socket::Socket;
 use crate::support::{World, event, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn line_breaks_in_the_data_do_not_break_an_event_stream() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let mut stream = EventSource::open(&instance.client, "", None).await;
+    let publish = "SELECT nexus_publish('/tests', 'lines', 'health.check', 'system/a', $1::text::json)";
+    let data = "{\r\n  \"component\": \"tests\",\n  \"status\": \"healthy\"\n}";
+    sqlx::query(publish).bind(data).execute(&world.postgres).await.expect("it is published");
+    let event = stream.event().await.data.expect("it has data");
+    assert_eq!(event["data"], json!({"component": "tests", "status": "healthy"}));
+}
 
 /// What is given to the function, by default a `health.check` that is valid.
 struct Given {

@@ -5,7 +5,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::client::{HS256_KEY, token_of};
 use crate::support::socket::{Next, Opening, Socket, ids, last_position};
-use crate::support::{World, event, token, until};
+use crate::support::{World, event, large_event, metric, token, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_before_authentication_is_refused() {
@@ -144,15 +144,6 @@ async fn connections_above_the_bound_of_an_instance_are_refused() {
     assert_eq!(opening.open(instance.nexus.address()).await.err(), Some(429));
 }
 
-/// An event of about four kilobytes.
-fn large_event(id: &str) -> Value {
-    let mut event = event(id, "a");
-    for number in 0..16 {
-        event[format!("padding{number}")] = json!("x".repeat(256));
-    }
-    event
-}
-
 /// More than the network between the two holds.
 const LARGE_EVENTS: usize = 3_000;
 
@@ -234,4 +225,65 @@ async fn a_silent_client_is_closed_and_one_that_answers_pings_is_not() {
     assert_eq!(silent.closed().await, 4408);
     let mut alive = closed.await.expect("no panic").expect("the client that answers stays");
     assert_eq!(alive.command(json!({"command": "ping"})).await["result"]["position"], "1.0");
+}
+
+/// Commands that are sent in one go.
+const COMMANDS: i64 = 1_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_of_a_client_that_reads_nothing_wait_and_cost_no_more_than_their_own_bytes() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let large: Vec<Value> = (0..25).map(|number| large_event(&format!("large-{number}"))).collect();
+    instance.client.publish(&json!(large)).await;
+    let opening = Opening { token: Some(token("events:read")), receive_bytes: Some(4_096), ..Opening::default() };
+    let mut socket = opening.open(instance.nexus.address()).await.expect("the connection is opened");
+    for id in 1..=COMMANDS {
+        socket.send(Message::text(json!({"id": id, "command": "history"}).to_string())).await;
+    }
+    let waiting = || metric(&instance.client, "nexus_stream_waiting_bytes");
+    let mut most = until("answers to wait", async || Some(waiting().await).filter(|bytes| *bytes > 0)).await;
+    // Each answer has 100 KB. All of them together would be 100 MB.
+    for id in 1..=COMMANDS {
+        let Next::Frame(answer) = socket.next().await else { panic!("closed before answer {id}") };
+        assert_eq!((&answer["id"], answer["result"]["events"].as_array().map(Vec::len)), (&json!(id), Some(25)));
+        if id % 50 == 0 {
+            most = most.max(waiting().await);
+        }
+    }
+    assert!(most < 1_000_000, "{most} bytes waited");
+    until("nothing to wait", async || (waiting().await == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_pings_hears_how_far_it_has_come_all_the_same() {
+    let world = World::new().await;
+    let instance = world.nexus_with(|config| config.stream.heartbeat_seconds = 1).await;
+    let mut socket = Socket::open(instance.nexus.address()).await;
+    socket.command(json!({"command": "subscribe", "types": ["health.*"], "subjects": ["system/b"]})).await;
+    let position = instance.client.publish(&event("for-a", "a")).await;
+    let heartbeat = json!({"push": "heartbeat", "position": position});
+    let mut pings = tokio::time::interval(std::time::Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            next = socket.next() => match next {
+                Next::Frame(frame) if frame == heartbeat => break,
+                Next::Frame(_) => {}
+                Next::Closed(code) => panic!("closed with {code}"),
+            },
+            _ = pings.tick() => {}
+        }
+        socket.send(Message::Ping("p".into())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_version_is_refused_with_the_right_one() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let request = instance.client.request(reqwest::Method::GET, "/v1/stream");
+    let request =
+        request.header("connection", "Upgrade").header("upgrade", "websocket").header("sec-websocket-version", "8");
+    let refused = instance.client.send(request).await;
+    assert_eq!((refused.status, refused.header("sec-websocket-version")), (400, Some("13")));
 }

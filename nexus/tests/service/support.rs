@@ -11,7 +11,7 @@ pub(crate) mod world;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Answer, Client, token};
-pub(crate) use events::{event, valid_events};
+pub(crate) use events::{event, large_event, valid_events};
 pub(crate) use proxy::Proxy;
 pub(crate) use world::{Instance, World};
 
@@ -30,4 +30,11 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
         assert!(begun.elapsed() < DEADLINE, "waited in vain for: {what}");
         tokio::time::sleep(LOOK_PERIOD).await;
     }
+}
+
+/// The value of a metric that has no labels.
+pub(crate) async fn metric(client: &Client, name: &str) -> i64 {
+    let text = client.get("/metrics").await.text;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in: {text}"))
 }

@@ -12,6 +12,15 @@ pub(crate) fn event(id: &str, subject: &str) -> Value {
     })
 }
 
+/// An event of about four kilobytes.
+pub(crate) fn large_event(id: &str) -> Value {
+    let mut event = event(id, "a");
+    for number in 0..16 {
+        event[format!("padding{number}")] = json!("x".repeat(256));
+    }
+    event
+}
+
 /// One valid event of each type that may be published over the API, by callers with the scope `admin`.
 pub(crate) fn valid_events() -> Vec<Value> {
     let money = json!({ "amount_minor": 1_250, "currency": "AZR" });
