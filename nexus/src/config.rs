@@ -109,7 +109,7 @@ pub struct Limits {
     /// Largest request body, in bytes.
     #[arg(long, env = "NEXUS_BODY_BYTES_MAX", default_value_t = 1024 * 1024)]
     pub body_bytes_max: usize,
-    /// Largest WebSocket frame a client may send, in bytes.
+    /// Largest WebSocket message that a client may send, in bytes, all of its frames together.
     #[arg(long, env = "NEXUS_FRAME_BYTES_MAX", default_value_t = 64 * 1024)]
     pub frame_bytes_max: usize,
     /// Time that clients have to leave after SIGTERM, in seconds.
@@ -133,7 +133,7 @@ pub struct StreamConfig {
     /// it misses is in the log.
     #[arg(long = "stream-send-seconds", env = "NEXUS_STREAM_SEND_SECONDS", default_value_t = 30)]
     pub send_seconds: u64,
-    /// Connections that this pod may hold; each costs some 20 KiB at rest.
+    /// Connections that this pod may hold; each costs some 5 KiB at rest.
     #[arg(long = "stream-connections-max", env = "NEXUS_STREAM_CONNECTIONS_MAX", default_value_t = 10_000)]
     pub connections_max: usize,
 }
