@@ -1,9 +1,14 @@
 //! `cargo xtask bench realtime`: many connections on a local Nexus.
 
+use super::table::Machine;
 use super::{free_address, load, memory};
 use crate::services::{Ports, Services};
-use crate::{cargo, images, nexus, output, run, secret};
+use crate::{cargo, images, nexus, output, run, secret, store};
 use anyhow::{Context as _, Result};
+use serde::Deserialize;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
 
 /// Arguments of `cargo xtask bench realtime`.
 #[derive(clap::Args)]
@@ -14,6 +19,43 @@ pub(crate) struct Args {
     /// Connections that are open at a time.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
+    /// Where to write the table, as a file of the clone.
+    #[arg(long, default_value = "docs/REALTIME.md")]
+    table: PathBuf,
+}
+
+/// What the load generator measured.
+#[derive(Deserialize)]
+struct Figures {
+    idle: Idle,
+    fan_out: Vec<Flow>,
+    one_to_all: OneToAll,
+    own_topics: Flow,
+}
+
+#[derive(Deserialize)]
+struct Idle {
+    clients: u32,
+    opened_per_second: f64,
+    resident_bytes_per_client: f64,
+}
+
+#[derive(Deserialize)]
+struct Flow {
+    clients: u32,
+    events_per_second: u32,
+    deliveries_per_second: f64,
+    missing: u64,
+    p50_ms: f64,
+    p99_ms: f64,
+    server_cpu_seconds_per_million: f64,
+}
+
+#[derive(Deserialize)]
+struct OneToAll {
+    clients: u32,
+    events: u32,
+    median_ms: f64,
 }
 
 /// Measures and prints.
@@ -35,6 +77,56 @@ pub(super) fn run(args: &Args) -> Result<()> {
     command.args(["--clients", &args.clients.to_string()]).env("NEXUS_BENCH_TOKEN", &token);
     let said = run::text(&mut command).context("run the load generator")?;
     step.done("");
+    let figures: Figures = serde_json::from_str(&said).context("read the load generator's figures")?;
+    let file = store::clone_root().join(&args.table);
+    let page = page(&Machine::here()?, args, &figures);
+    fs::write(&file, page).with_context(|| format!("write {}", file.display()))?;
     output::result(&said);
     Ok(())
+}
+
+/// The page, in Markdown. The goals are what the best of other servers showed on such a machine, and beyond.
+fn page(machine: &Machine, args: &Args, figures: &Figures) -> String {
+    let Figures { idle, fan_out, one_to_all, own_topics } = figures;
+    let mut page = format!(
+        "# Many connections\n\n\
+         Written by `cargo xtask bench realtime`; measure them again with the same command. One run on {}, each part \
+         {} s. Generator and server share the cores, so the server's CPU seconds say more than the clock. Every event \
+         is durable and travels from its HTTP publish to the clients' WebSockets.\n\n\
+         | what | goal | measured |\n|---|---|---|\n",
+        machine.words(),
+        args.seconds,
+    );
+    let mut row = |what: &str, goal: &str, measured: &str| {
+        writeln!(page, "| {what} | {goal} | {measured} |").expect("a string takes any text");
+    };
+    let idle_clients = format!("{} idle clients, authenticated, three subscriptions: memory of each", idle.clients);
+    row(&idle_clients, "≤ 5 KB", &format!("{:.1} KB", idle.resident_bytes_per_client / 1_000.0));
+    row("Opened a second, with a checked token", "≥ 3,000", &format!("{:.0}", idle.opened_per_second));
+    for flow in fan_out {
+        let what = format!("{} subscribers of one topic, {} events a second", flow.clients, flow.events_per_second);
+        let goal = match flow.events_per_second {
+            40 => "≤ 8 s of CPU per million",
+            190 => "≤ 3 s of CPU per million",
+            450 => "≥ 450,000 a second at p99 < 100 ms",
+            _ => "",
+        };
+        row(&what, goal, &measured(flow));
+    }
+    let to_all =
+        format!("One event to {} clients: the last has it (median of {})", one_to_all.clients, one_to_all.events);
+    row(&to_all, "≤ 100 ms", &format!("{:.0} ms", one_to_all.median_ms));
+    let own =
+        format!("{} clients on topics of their own, {} a second", own_topics.clients, own_topics.events_per_second);
+    row(&own, "p50 ≤ 4 ms, p99 ≤ 15 ms", &measured(own_topics));
+    page.push_str("\nA latency runs from the moment an event was due to be published until a client holds it.\n");
+    page
+}
+
+fn measured(flow: &Flow) -> String {
+    let Flow { deliveries_per_second, missing, p50_ms, p99_ms, server_cpu_seconds_per_million, .. } = flow;
+    format!(
+        "{deliveries_per_second:.0} a second, {missing} missing, p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, \
+         {server_cpu_seconds_per_million:.1} s of CPU per million"
+    )
 }

@@ -32,6 +32,12 @@ impl Machine {
             commit: run::text(&mut run::command_in(&root, "git", ["rev-parse", "--short", "HEAD"]))?,
         })
     }
+
+    /// In words.
+    pub(super) fn words(&self) -> String {
+        let Self { cores, memory_gib, kernel, date, commit } = self;
+        format!("{cores} cores and {memory_gib} GiB of memory, Linux {kernel}, {date}, commit {commit}")
+    }
 }
 
 /// The page, in Markdown.
@@ -40,11 +46,10 @@ pub(super) fn markdown(figures: &Figures) -> String {
     let beside = if *load_beside_cluster { "a cluster of four nodes that was idle" } else { "no cluster" };
     let mut page = format!(
         "# Measured figures\n\n\
-         Written by `cargo xtask bench`; measure them again with the same command. One run on {} cores and {} GiB \
-         of memory, Linux {}, {}, commit {}. Nexus (release build), the three stores and the load generator \
-         share the machine; beside the load there was {beside}.\n\n\
+         Written by `cargo xtask bench`; measure them again with the same command. One run on {}. Nexus (release \
+         build), the three stores and the load generator share the machine; beside the load there was {beside}.\n\n\
          | what | goal | measured |\n|---|---|---|\n",
-        machine.cores, machine.memory_gib, machine.kernel, machine.date, machine.commit,
+        machine.words(),
     );
     let mut row = |what: &str, goal: &str, measured: &str| {
         writeln!(page, "| {what} | {goal} | {measured} |").expect("a string takes any text");
