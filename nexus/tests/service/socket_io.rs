@@ -91,8 +91,8 @@ async fn only_the_same_person_is_known_again() {
     ] {
         let mut stranger = Client::open(instance.nexus.address()).await;
         assert_ne!(stranger.connect(auth).await["pid"], pid);
-        instance.client.publish(&event(&pid.to_string(), "a")).await;
-        assert_eq!(stranger.command("ping", json!({})).await["error"], Value::Null, "and it has no subscription");
+        let unsubscribed = stranger.command("unsubscribe", json!({"subscription": "s1"})).await;
+        assert_eq!(unsubscribed["error"]["code"], "subscription_unknown", "it has none of the other's");
     }
     // Who leaves of its own will is forgotten.
     client.send("41").await;
@@ -102,6 +102,33 @@ async fn only_the_same_person_is_known_again() {
         (again["pid"] != pid).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_fails_leaves_nothing_behind() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let address = instance.nexus.address();
+    instance.client.publish(&event("old", "a")).await;
+    let mut client = Client::open(address).await;
+    let pid = client.connect(json!({"token": token("events:read")})).await["pid"].clone();
+    client.command("subscribe", json!({"types": ["**"]})).await;
+    client.command("subscribe", json!({"types": ["health.*"]})).await;
+    drop(client);
+    instance.client.publish(&event("missed", "a")).await;
+
+    // The place of the first is known, that of the second is not.
+    let mut client = Client::open(address).await;
+    let auth = json!({"token": token("events:read"), "pid": pid, "offset": "2:1.1;s2=9.9"});
+    let fresh = client.connect(auth).await["pid"].clone();
+    assert_ne!(fresh, pid);
+    client.command("subscribe", json!({"types": ["**"]})).await;
+    drop(client);
+    instance.client.publish(&event("next", "a")).await;
+
+    let mut client = Client::open(address).await;
+    assert_eq!(client.connect(json!({"token": token("events:read"), "pid": fresh})).await["pid"], fresh);
+    assert_eq!(client.event().await[1]["id"], "next", "it was subscribed after the one before");
 }
 
 #[tokio::test(flavor = "multi_thread")]

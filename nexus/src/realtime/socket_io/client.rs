@@ -206,7 +206,7 @@ impl Client {
             return false;
         }
         let Ok(offset) = offset.map(str::parse::<Offset>).transpose() else { return false };
-        self.began.clear();
+        let mut starts = Vec::with_capacity(kept.subscriptions.len());
         let mut subscriptions = Vec::with_capacity(kept.subscriptions.len());
         for KeptSubscription { number, types, subjects, began } in kept.subscriptions {
             let Ok(filter) = Filter::read(&types, subjects) else { return false };
@@ -214,8 +214,9 @@ impl Client {
             let after = offset.as_ref().and_then(|offset| offset.place(number)).unwrap_or(began);
             let Ok(position) = session.begin_at(Some(after)).await else { return false };
             subscriptions.push(Subscription { number, filter, position });
-            self.began.push((number, began));
+            starts.push((number, began));
         }
+        self.began = starts;
         session.resume(subscriptions, kept.made);
         true
     }
