@@ -147,10 +147,7 @@ impl Connection {
                 Turn::Read => self.read()?,
                 // In memory of its own, and only while it runs.
                 Turn::Handle => Box::pin(self.handle()).await?,
-                Turn::Deliver(Due::Inbox) => {
-                    self.sent = true;
-                    self.write(Feed::take)?;
-                }
+                Turn::Deliver(Due::Inbox) => self.sent |= self.write(Feed::take)?,
                 Turn::Deliver(Due::Log) => {
                     let mut out = Vec::new();
                     Box::pin(self.feed.read_log(&mut out)).await;
@@ -248,7 +245,7 @@ impl Connection {
         }
         match message {
             Some(Message::Text(text)) => self.execute(&text).await,
-            Some(Message::Ping(payload)) => self.write(|_, out| wire::pong(&payload, out)),
+            Some(Message::Ping(payload)) => self.write(|_, out| wire::pong(&payload, out)).map(drop),
             Some(Message::Pong) => Ok(()),
             Some(Message::Close) => Err(End::Asked),
             None => Err(End::Close(match self.unreadable.take() {
@@ -280,7 +277,7 @@ impl Connection {
         let idle = !std::mem::take(&mut self.sent) && self.feed.session.identity.is_some();
         let unread = !self.waiting.is_empty();
         if self.client.is_some() {
-            return self.write(|_, out| Client::ping(out));
+            return self.write(|_, out| Client::ping(out)).map(drop);
         }
         self.write(|feed, out| {
             if !unread {
@@ -292,6 +289,7 @@ impl Connection {
             }
             wire::ping(out);
         })
+        .map(drop)
     }
 
     /// Every client comes back at a time of its own, so that the other pods do not get all of them in one moment.
@@ -316,12 +314,12 @@ impl Connection {
         while let Ok(1..) = self.stream.read(&mut unread).await {}
     }
 
-    /// Gives the network what is made of the feed.
-    fn write(&mut self, make: impl FnOnce(&mut Feed, &mut Vec<u8>)) -> Result<(), End> {
+    /// Gives the network what is made of the feed; whether anything was.
+    fn write(&mut self, make: impl FnOnce(&mut Feed, &mut Vec<u8>)) -> Result<bool, End> {
         ABOUT.with_borrow_mut(|out| {
             out.clear();
             make(&mut self.feed, out);
-            let put = self.put(out);
+            let put = self.put(out).map(|()| !out.is_empty());
             out.shrink_to(READ_BYTES);
             put
         })
