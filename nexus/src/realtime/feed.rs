@@ -8,11 +8,12 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::close::Close;
-use super::command::Command;
+use super::command::{Command, Frame};
 use super::delivery::Stretch;
+use super::encode;
 use super::hub::Member;
 use super::inbox::Taken;
-use super::session::{Refusal, Reply, Session};
+use super::session::{Refusal, Session};
 use super::wire::text_message;
 use crate::chain::Chain;
 use crate::position::Position;
@@ -52,22 +53,31 @@ impl Feed {
 
     /// Executes the command in one text message of a WebSocket; appends what was due before it, then the answer.
     pub(super) async fn execute(&mut self, text: &str, out: &mut Vec<u8>) -> Option<Close> {
-        let subscribed = self.session.subscriptions_changed;
-        // Before there may be a subscription for which the inbox was not filled.
-        self.catch_up_with_inbox(out);
-        // In memory of its own, and only while it runs.
-        let Reply { frame, close } = Box::pin(self.session.execute(text)).await;
-        text_message(&frame, out);
-        if self.session.subscriptions_changed != subscribed {
-            self.follow();
+        let Frame { id, command } = match Frame::parse(text) {
+            Ok(frame) => frame,
+            Err(error) => {
+                text_message(&encode::error(error.id, "malformed_frame", &error.message), out);
+                return None;
+            }
+        };
+        match self.command(command, out).await {
+            Ok(result) => {
+                text_message(&encode::result(id, &result), out);
+                None
+            }
+            Err(Refusal { code, message, close }) => {
+                text_message(&encode::error(Some(id), code, &message), out);
+                close
+            }
         }
-        close
     }
 
     /// Executes a command; appends what was due before it.
     pub(super) async fn command(&mut self, command: Command, out: &mut Vec<u8>) -> Result<Value, Refusal> {
         let subscribed = self.session.subscriptions_changed;
+        // Before there may be a subscription for which the inbox was not filled.
         self.catch_up_with_inbox(out);
+        // In memory of its own, and only while it runs.
         let outcome = Box::pin(self.session.command(command)).await;
         if self.session.subscriptions_changed != subscribed {
             self.follow();

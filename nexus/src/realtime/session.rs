@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::close::Close;
-use super::command::{Command, Connect, Frame};
-use super::encode::{self, Encoding};
+use super::command::{Command, Connect};
+use super::encode::Encoding;
 use super::limits::Limits;
 use super::subscription::Subscription;
 use crate::auth::{Claims, VerifyToken};
@@ -39,15 +39,6 @@ pub struct Session {
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) claims: Claims,
-}
-
-/// What a command led to.
-#[derive(Debug)]
-pub struct Reply {
-    /// The frame that answers.
-    pub frame: String,
-    /// Whether the connection ends after it.
-    pub close: Option<Close>,
 }
 
 /// Why a command is refused: a stable code and a sentence for the client.
@@ -108,24 +99,6 @@ impl Session {
             None => Close::AuthenticationLate,
         };
         (self.deadline, close)
-    }
-
-    /// Executes the command in one text frame.
-    pub async fn execute(&mut self, text: &str) -> Reply {
-        let frame = match Frame::parse(text) {
-            Ok(frame) => frame,
-            Err(error) => {
-                let frame = encode::error(error.id, "malformed_frame", &error.message);
-                return Reply { frame, close: None };
-            }
-        };
-        match self.command(frame.command).await {
-            Ok(result) => Reply { frame: encode::result(frame.id, &result), close: None },
-            Err(refusal) => {
-                let encoded = encode::error(Some(frame.id), refusal.code, &refusal.message);
-                Reply { frame: encoded, close: refusal.close }
-            }
-        }
     }
 
     /// Executes a command.
