@@ -21,7 +21,7 @@ use crate::auth::{Caller, Claims, EventsRead, EventsWrite, Scope};
 use crate::events::{CloudEvent, Pattern, Publisher, Registry, Violation};
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::log::{NewEvent, Published};
-use crate::position::Position;
+use crate::position::{ParsePosition, Position};
 use crate::problem::ApiError;
 use crate::realtime::subscription::Filter;
 
@@ -250,13 +250,17 @@ async fn list(
 ) -> Result<Json<Page>, ApiError> {
     let types = query.r#type.as_deref().map(|patterns| types(state.registry, patterns)).transpose()?;
     let limit = query.limit.as_deref().map_or(Ok(PAGE_EVENTS), limit)?;
-    let after = query.after.as_deref().map(position).transpose()?;
+    let after = query.after.as_deref().map(|after| position("after", after)).transpose()?;
     let subjects = query.subject.as_ref().map(std::slice::from_ref);
     let wait = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait)?;
     let selection = Selection { types: types.as_deref(), subjects, after, limit };
     let deadline = Instant::now() + wait;
     // Before the first look: what comes after that is noticed.
-    let mut waiting = if wait.is_zero() { None } else { Some((room(&state)?, state.hub.wait_for(filter(&query)?))) };
+    let mut waiting = if wait.is_zero() {
+        None
+    } else {
+        Some((room(&state)?, state.hub.wait_for(filter(query.r#type.as_deref(), query.subject.clone())?)))
+    };
     let mut read = read::history(&state.postgres, &selection).await?;
     while let Some((_, waiter)) = &mut waiting
         && read.entries.is_empty()
@@ -276,10 +280,10 @@ async fn list(
     Ok(Json(Page { events: events.map_err(ApiError::internal)?, next, head, gap }))
 }
 
-/// What a reader waits for.
-fn filter(query: &ListQuery) -> Result<Filter, ApiError> {
-    let patterns: Vec<String> = query.r#type.as_deref().unwrap_or("**").split(',').map(str::to_owned).collect();
-    let filter = Filter::read(&patterns, query.subject.clone().map(|subject| vec![subject]));
+/// What the parameters `type` and `subject` ask for.
+pub(super) fn filter(types: Option<&str>, subject: Option<String>) -> Result<Filter, ApiError> {
+    let patterns: Vec<String> = types.unwrap_or("**").split(',').map(str::to_owned).collect();
+    let filter = Filter::read(&patterns, subject.map(|subject| vec![subject]));
     filter.map_err(|refused| ApiError::InvalidParameter { name: "type", message: refused.to_string() })
 }
 
@@ -304,9 +308,8 @@ fn wait(text: &str) -> Result<Duration, ApiError> {
     seconds.map(Duration::from_secs).ok_or(ApiError::InvalidParameter { name: "wait", message })
 }
 
-fn position(token: &str) -> Result<Position, ApiError> {
-    token.parse().map_err(|error: crate::position::ParsePosition| ApiError::InvalidParameter {
-        name: "after",
-        message: error.to_string(),
-    })
+/// The position in the parameter or header of this name.
+pub(super) fn position(name: &'static str, token: &str) -> Result<Position, ApiError> {
+    let invalid = |error: ParsePosition| ApiError::InvalidParameter { name, message: error.to_string() };
+    token.parse().map_err(invalid)
 }
