@@ -7,6 +7,7 @@ mod memory;
 mod realtime;
 mod table;
 
+use crate::cargo::BuildFolder;
 use crate::services::{Ports, Services};
 use crate::{cargo, images, nexus, output, secret, store};
 use anyhow::{Context as _, Result};
@@ -67,16 +68,34 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// A release Nexus on databases of its own, and the load generator for it.
+struct Ground {
+    program: PathBuf,
+    generator: PathBuf,
+    services: Services,
+    listen: SocketAddr,
+    token: String,
+    /// Held, so that no other clone builds in the place of what is measured.
+    folder: BuildFolder,
+}
+
+impl Ground {
+    fn prepare() -> Result<Self> {
+        let program = images::nexus()?;
+        let folder = cargo::build_folder()?;
+        let generator = load::build(&folder)?;
+        let services = Services::start(Ports::Free)?;
+        let listen = free_address()?;
+        let key = secret::word()?;
+        let local = nexus::Local { program: &program, listen, log: "warn", urls: services.urls(), key: &key };
+        local.start(&services)?;
+        let token = local.token("bench", "events:read events:write", TOKEN_SECONDS)?;
+        Ok(Self { program, generator, services, listen, token, folder })
+    }
+}
+
 fn everything(args: &Args) -> Result<()> {
-    let program = images::nexus()?;
-    let folder = cargo::build_folder()?;
-    let generator = load::build(&folder)?;
-    let services = Services::start(Ports::Free)?;
-    let listen = free_address()?;
-    let key = secret::word()?;
-    let local = nexus::Local { program: &program, listen, log: "warn", urls: services.urls(), key: &key };
-    local.start(&services)?;
-    let token = local.token("bench", "events:read events:write", TOKEN_SECONDS)?;
+    let Ground { program, generator, services, listen, token, folder } = Ground::prepare()?;
 
     let step = output::Step::start("Nexus at rest");
     std::thread::sleep(REST);

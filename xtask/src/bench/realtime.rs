@@ -1,9 +1,8 @@
 //! `cargo xtask bench realtime`: many connections on a local Nexus.
 
 use super::table::Machine;
-use super::{free_address, load, memory};
-use crate::services::{Ports, Services};
-use crate::{cargo, images, nexus, output, run, secret, store};
+use super::{Ground, memory};
+use crate::{output, run, store};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use std::fmt::Write as _;
@@ -60,15 +59,7 @@ struct OneToAll {
 
 /// Measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let program = images::nexus()?;
-    let folder = cargo::build_folder()?;
-    let generator = load::build(&folder)?;
-    let services = Services::start(Ports::Free)?;
-    let listen = free_address()?;
-    let key = secret::word()?;
-    let local = nexus::Local { program: &program, listen, log: "warn", urls: services.urls(), key: &key };
-    local.start(&services)?;
-    let token = local.token("bench", "events:read events:write", super::TOKEN_SECONDS)?;
+    let Ground { program, generator, services: _services, listen, token, folder: _folder } = Ground::prepare()?;
     let process = memory::process_of(&program).context("find the process of Nexus")?;
 
     let step = output::Step::start("many connections");
