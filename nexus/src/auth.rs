@@ -1,10 +1,12 @@
 //! Who calls: tokens, their claims and scopes. A token's content is trusted only after its signature.
 
+pub mod access;
 pub mod caller;
 pub mod claims;
 mod jwks;
 pub mod verifier;
 
-pub use caller::{Admin, Caller, EventsRead, EventsWrite, Scope, UsersRead, UsersWrite};
+pub use access::Access;
+pub use caller::{Admin, Caller, EventsRead, EventsReadOwn, EventsWrite, Scope, UsersRead, UsersWrite};
 pub use claims::Claims;
 pub use verifier::{PrepareVerifier, Verifier, VerifyToken, sign};

@@ -69,6 +69,11 @@ pub enum ApiError {
     },
     /// Too much at once.
     Overload(&'static str),
+    /// The caller is in too many rooms to follow them one by one.
+    LimitRooms {
+        /// The most rooms.
+        rooms_max: usize,
+    },
     /// Something that Nexus needs is away; safe to repeat.
     Unavailable(Cause),
     /// A mistake of ours.
@@ -138,6 +143,7 @@ impl ApiError {
             Self::Conflict { code, .. } => (StatusCode::CONFLICT, code, "The write contradicts what is there"),
             Self::UnknownPosition { .. } => (StatusCode::CONFLICT, "position_unknown", "The log has no such position"),
             Self::Overload(_) => (StatusCode::TOO_MANY_REQUESTS, "overloaded", "Too much at once"),
+            Self::LimitRooms { .. } => (StatusCode::FORBIDDEN, "too_many_rooms", "The caller is in too many rooms"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Nexus cannot do this now"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Nexus made a mistake"),
         }
@@ -151,6 +157,9 @@ impl ApiError {
             Self::ReservedType(event_type) => Some(format!("{event_type} tells about a write that Nexus makes itself")),
             Self::FindNothing(what) | Self::Overload(what) => Some((*what).to_owned()),
             Self::LimitBody { bytes_max } => Some(format!("at most {bytes_max} bytes are read")),
+            Self::LimitRooms { rooms_max } => {
+                Some(format!("more than {rooms_max}; read with the scope events:read and choose subjects"))
+            }
             Self::UnknownPosition { head } => Some(format!("the head of the log is {head}; read from the start")),
             Self::Unavailable(_) => Some("repeat the request after a moment; writes are idempotent".to_owned()),
             Self::InvalidDocument(_)
@@ -227,6 +236,7 @@ impl From<ReadLog> for ApiError {
     fn from(error: ReadLog) -> Self {
         match error {
             ReadLog::RefusePosition { head } => Self::UnknownPosition { head },
+            ReadLog::LimitRooms { rooms_max } => Self::LimitRooms { rooms_max },
             ReadLog::FindHole { .. } => Self::internal(error),
             ReadLog::QueryLog(_) | ReadLog::AwaitStamp => Self::unavailable(error),
         }

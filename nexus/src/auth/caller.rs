@@ -29,8 +29,10 @@ macro_rules! scopes {
 }
 
 scopes! {
-    /// May read the log.
+    /// May read every event.
     EventsRead = "events:read";
+    /// May read the events that are told in the caller's rooms.
+    EventsReadOwn = "events:read:own";
     /// May publish events.
     EventsWrite = "events:write";
     /// May read users.

@@ -21,9 +21,12 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Whether the caller has the scope; `admin` includes every other one.
+    /// Whether the caller has the scope. `admin` includes every other one, and a scope includes the narrower ones whose
+    /// names it begins: `events:read` includes `events:read:own`.
     pub fn allows(&self, scope: &str) -> bool {
-        self.scope.split(' ').any(|held| held == scope || held == "admin")
+        let includes =
+            |held: &str| scope.strip_prefix(held).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+        self.scope.split(' ').filter(|held| !held.is_empty()).any(|held| includes(held) || held == "admin")
     }
 }
 
@@ -36,6 +39,8 @@ mod tests {
         let claims = |scope: &str| Claims { sub: "s".into(), exp: 0, scope: scope.into(), iss: None, aud: None };
         assert!(claims("users:read events:read").allows("events:read"));
         assert!(claims("admin").allows("events:read"));
+        assert!(claims("events:read").allows("events:read:own"));
+        assert!(!claims("events:read:own").allows("events:read"));
         assert!(!claims("events:reader").allows("events:read"));
         assert!(!claims("").allows("events:read"));
     }

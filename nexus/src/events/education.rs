@@ -24,6 +24,8 @@ impl Payload for CourseEnrolled {
     const TYPE: &'static str = "course.enrolled";
     const DOMAIN: Domain = Domain::Education;
     const SUBJECT: &'static str = "course";
+    const AUDIENCE: &'static [&'static str] = &["user/{user_id}", "course/{course_id}"];
+    const LETS_IN: bool = true;
     const DESCRIPTION: &'static str = "A user took a place in a course.";
 }
 
@@ -48,6 +50,7 @@ impl Payload for LessonCompleted {
     const TYPE: &'static str = "lesson.completed";
     const DOMAIN: Domain = Domain::Education;
     const SUBJECT: &'static str = "lesson";
+    const AUDIENCE: &'static [&'static str] = &["user/{user_id}", "course/{course_id}"];
     const DESCRIPTION: &'static str = "A user finished a lesson.";
 }
 
@@ -75,6 +78,7 @@ impl Payload for AssessmentSubmitted {
     const TYPE: &'static str = "assessment.submitted";
     const DOMAIN: Domain = Domain::Education;
     const SUBJECT: &'static str = "assessment";
+    const AUDIENCE: &'static [&'static str] = &["user/{user_id}"];
     const DESCRIPTION: &'static str = "A user handed in an assessment.";
 }
 
@@ -98,5 +102,6 @@ impl Payload for CertificateIssued {
     const TYPE: &'static str = "certificate.issued";
     const DOMAIN: Domain = Domain::Education;
     const SUBJECT: &'static str = "certificate";
+    const AUDIENCE: &'static [&'static str] = &["user/{user_id}", "course/{course_id}"];
     const DESCRIPTION: &'static str = "A certificate was issued to a user.";
 }

@@ -36,6 +36,8 @@ impl Payload for WalletCreated {
     const TYPE: &'static str = "wallet.created";
     const DOMAIN: Domain = Domain::Finance;
     const SUBJECT: &'static str = "wallet";
+    const AUDIENCE: &'static [&'static str] = &["user/{user_id}", "wallet/{wallet_id}"];
+    const LETS_IN: bool = true;
     const DESCRIPTION: &'static str = "A wallet was opened for a user.";
 }
 
@@ -60,6 +62,7 @@ impl Payload for TransactionCompleted {
     const TYPE: &'static str = "transaction.completed";
     const DOMAIN: Domain = Domain::Finance;
     const SUBJECT: &'static str = "wallet";
+    const AUDIENCE: &'static [&'static str] = &["wallet/{from_wallet_id}", "wallet/{to_wallet_id}"];
     const DESCRIPTION: &'static str = "Money moved from one wallet to another.";
 }
 
@@ -81,6 +84,7 @@ impl Payload for MiningReward {
     const TYPE: &'static str = "mining.reward";
     const DOMAIN: Domain = Domain::Finance;
     const SUBJECT: &'static str = "wallet";
+    const AUDIENCE: &'static [&'static str] = &["wallet/{wallet_id}"];
     const DESCRIPTION: &'static str = "A wallet was credited for mining.";
 }
 
@@ -104,5 +108,6 @@ impl Payload for UbiDistributed {
     const TYPE: &'static str = "ubi.distributed";
     const DOMAIN: Domain = Domain::Finance;
     const SUBJECT: &'static str = "wallet";
+    const AUDIENCE: &'static [&'static str] = &["user/{user_id}", "wallet/{wallet_id}"];
     const DESCRIPTION: &'static str = "A wallet received its universal basic income.";
 }

@@ -28,6 +28,8 @@ impl Payload for JobPosted {
     const TYPE: &'static str = "job.posted";
     const DOMAIN: Domain = Domain::Marketplace;
     const SUBJECT: &'static str = "job";
+    const AUDIENCE: &'static [&'static str] = &["everyone", "user/{employer_id}", "job/{job_id}"];
+    const LETS_IN: bool = true;
     const DESCRIPTION: &'static str = "A job was offered.";
 }
 
@@ -49,6 +51,7 @@ impl Payload for ApplicationSubmitted {
     const TYPE: &'static str = "application.submitted";
     const DOMAIN: Domain = Domain::Marketplace;
     const SUBJECT: &'static str = "job";
+    const AUDIENCE: &'static [&'static str] = &["user/{applicant_id}", "job/{job_id}"];
     const DESCRIPTION: &'static str = "A user applied for a job.";
 }
 
@@ -76,6 +79,8 @@ impl Payload for ContractSigned {
     const TYPE: &'static str = "contract.signed";
     const DOMAIN: Domain = Domain::Marketplace;
     const SUBJECT: &'static str = "contract";
+    const AUDIENCE: &'static [&'static str] = &["user/{employer_id}", "user/{worker_id}", "contract/{contract_id}"];
+    const LETS_IN: bool = true;
     const DESCRIPTION: &'static str = "Both sides signed a contract.";
 }
 
@@ -100,5 +105,6 @@ impl Payload for PaymentReleased {
     const TYPE: &'static str = "payment.released";
     const DOMAIN: Domain = Domain::Marketplace;
     const SUBJECT: &'static str = "contract";
+    const AUDIENCE: &'static [&'static str] = &["contract/{contract_id}", "wallet/{to_wallet_id}"];
     const DESCRIPTION: &'static str = "Money that was held for a contract went to the worker.";
 }

@@ -11,6 +11,7 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::audience::{self, Audience, EVERYONE};
 use super::{CloudEvent, Pattern, Violation, education, finance, marketplace, system};
 
 /// The data of one event type.
@@ -25,6 +26,12 @@ pub trait Payload: Serialize + JsonSchema {
     const SUBJECT: &'static str;
     /// Who may publish the type over the API.
     const PUBLISHER: Publisher = Publisher::Service;
+    /// For whom it is: room names in which a field of the data stands for an id, such as `wallet/{wallet_id}`.
+    /// Nobody but readers of everything sees a type without any.
+    const AUDIENCE: &'static [&'static str];
+    /// Whether it lets the people in its audience into the other rooms of it: whoever opened a wallet sees what becomes
+    /// of it.
+    const LETS_IN: bool = false;
     /// One sentence for people.
     const DESCRIPTION: &'static str;
 }
@@ -71,6 +78,10 @@ pub struct Definition {
     pub description: &'static str,
     /// Who may publish it over the API.
     pub publisher: Publisher,
+    /// The rooms in which it is told; a field of the data stands for an id.
+    pub audience: &'static [&'static str],
+    /// Whether it lets the people in its audience into its other rooms.
+    pub lets_in: bool,
     /// JSON Schema of the data.
     pub schema: Value,
     #[serde(skip)]
@@ -93,6 +104,8 @@ impl Definition {
             subject: format!("{}/{{id}}", P::SUBJECT),
             description: P::DESCRIPTION,
             publisher: P::PUBLISHER,
+            audience: P::AUDIENCE,
+            lets_in: P::LETS_IN,
             schema,
             validator,
         }
@@ -105,8 +118,25 @@ impl Definition {
         })
     }
 
+    /// For whom an event with this data is.
+    pub fn audience(&self, data: &Value) -> Audience {
+        Audience::of(self.audience, data)
+    }
+
+    /// Whether everybody sees its events.
+    pub fn is_for_everyone(&self) -> bool {
+        self.audience.contains(&EVERYONE)
+    }
+
     fn data_violations(&self, data: &Value) -> Vec<Violation> {
-        self.validator.iter_errors(data).flat_map(|error| violations_of(&error)).collect()
+        let mut violations: Vec<_> = self.validator.iter_errors(data).flat_map(|error| violations_of(&error)).collect();
+        for field in self.audience.iter().filter_map(|template| audience::field(template)) {
+            let id = data.get(field).and_then(Value::as_str).unwrap_or_default();
+            if id.contains(char::is_control) {
+                violations.push(Violation::new(format!("/data/{field}"), "must have no control characters"));
+            }
+        }
+        violations
     }
 }
 
@@ -247,6 +277,25 @@ mod tests {
                 "health.check",
             ]
         );
+    }
+
+    #[test]
+    fn every_audience_is_named_by_fields_that_the_data_must_have() {
+        for definition in Registry::global().definitions() {
+            let required = definition.schema["required"].as_array().expect("every type has required fields");
+            for field in definition.audience.iter().filter_map(|template| audience::field(template)) {
+                assert!(required.contains(&json!(field)), "{} without {field}", definition.event_type);
+            }
+            // Otherwise it would let people into rooms that it does not name.
+            let rooms = definition.audience.iter().filter(|room| room.starts_with("user/")).count();
+            assert!(!definition.lets_in || (rooms > 0 && rooms < definition.audience.len()));
+        }
+    }
+
+    #[test]
+    fn an_id_with_a_control_character_is_refused() {
+        let data = json!({"wallet_id": "a\u{1f}b", "block_height": 7, "money": {"amount_minor": 1, "currency": "AZR"}});
+        assert_eq!(paths("wallet/1", &data), ["/data/wallet_id"]);
     }
 
     #[test]

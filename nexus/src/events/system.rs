@@ -25,6 +25,7 @@ impl Payload for UserRegistered {
     const DOMAIN: Domain = Domain::System;
     const SUBJECT: &'static str = "user";
     const PUBLISHER: Publisher = Publisher::Nexus;
+    const AUDIENCE: &'static [&'static str] = &["user/{user_id}"];
     const DESCRIPTION: &'static str = "A user was registered.";
 }
 
@@ -46,6 +47,7 @@ impl Payload for UserLogin {
     const DOMAIN: Domain = Domain::System;
     const SUBJECT: &'static str = "user";
     const PUBLISHER: Publisher = Publisher::Nexus;
+    const AUDIENCE: &'static [&'static str] = &["user/{user_id}"];
     const DESCRIPTION: &'static str = "A user logged in.";
 }
 
@@ -80,6 +82,7 @@ impl Payload for SystemAlert {
     const DOMAIN: Domain = Domain::System;
     const SUBJECT: &'static str = "system";
     const PUBLISHER: Publisher = Publisher::Administrator;
+    const AUDIENCE: &'static [&'static str] = &["everyone"];
     const DESCRIPTION: &'static str = "Something about the platform that people should know.";
 }
 
@@ -113,5 +116,6 @@ impl Payload for HealthCheck {
     const TYPE: &'static str = "health.check";
     const DOMAIN: Domain = Domain::System;
     const SUBJECT: &'static str = "system";
+    const AUDIENCE: &'static [&'static str] = &[];
     const DESCRIPTION: &'static str = "A component reported how it does.";
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::extract::QueryOf;
 use super::stream::{AllowedOrigin, MaybeCaller, room};
 use super::{Answer, AppState, Operation, Parameter, Routes, events};
-use crate::auth::{EventsRead, Scope};
+use crate::auth::{EventsReadOwn, Scope};
 use crate::problem::ApiError;
 use crate::realtime::encode::Encoding;
 use crate::realtime::event_stream;
@@ -25,7 +25,7 @@ const UNBUFFERED: (HeaderName, HeaderValue) =
 pub(super) fn routes() -> Routes {
     let parameter = |place, name, description| Parameter { place, name, description, required: false };
     let operation = Operation {
-        scope: Some(EventsRead::NAME),
+        scope: Some(EventsReadOwn::NAME),
         parameters: vec![
             parameter("query", "type", "Patterns of types, separated by commas; all by default."),
             parameter("query", "subject", "Only events about this subject."),
@@ -60,8 +60,8 @@ async fn open(
         (None, Some(token)) => state.verifier.verify(&token).await?,
         (None, None) => return Err(ApiError::MissToken),
     };
-    if !claims.allows(EventsRead::NAME) {
-        return Err(ApiError::LackScope { scope: EventsRead::NAME });
+    if !claims.allows(EventsReadOwn::NAME) {
+        return Err(ApiError::LackScope { scope: EventsReadOwn::NAME });
     }
     let place = room(&state)?;
     let filter = events::filter(query.r#type.as_deref(), query.subject)?;

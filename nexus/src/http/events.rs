@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use super::extract::{Body, QueryOf};
 use super::stream::room;
 use super::{Answer, AppState, Operation, Parameter, Routes};
-use crate::auth::{Caller, Claims, EventsRead, EventsWrite, Scope};
+use crate::auth::{Access, Caller, Claims, EventsReadOwn, EventsWrite, Scope};
 use crate::events::{CloudEvent, Pattern, Publisher, Registry, Violation};
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::log::{NewEvent, Published};
@@ -60,7 +60,7 @@ fn publish_operation() -> Operation {
 fn list_operation() -> Operation {
     let query = |name, description| Parameter { place: "query", name, description, required: false };
     Operation {
-        scope: Some(EventsRead::NAME),
+        scope: Some(EventsReadOwn::NAME),
         parameters: vec![
             query("type", "Patterns of types, separated by commas; * is one segment, ** any number. All by default."),
             query("subject", "Only events about this subject."),
@@ -245,7 +245,7 @@ struct Gap {
 
 async fn list(
     State(state): State<AppState>,
-    _: Caller<EventsRead>,
+    caller: Caller<EventsReadOwn>,
     QueryOf(query): QueryOf<ListQuery>,
 ) -> Result<Json<Page>, ApiError> {
     let types = query.r#type.as_deref().map(|patterns| types(state.registry, patterns)).transpose()?;
@@ -253,25 +253,31 @@ async fn list(
     let after = query.after.as_deref().map(|after| position("after", after)).transpose()?;
     let subjects = query.subject.as_ref().map(std::slice::from_ref);
     let wait = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait)?;
-    let selection = Selection { types: types.as_deref(), subjects, after, limit };
     let deadline = Instant::now() + wait;
     // Before the first look: what comes after that is noticed.
     let mut waiting = if wait.is_zero() {
         None
     } else {
-        Some((room(&state)?, state.hub.wait_for(filter(query.r#type.as_deref(), query.subject.clone())?)))
+        let filter = filter(query.r#type.as_deref(), query.subject.clone())?;
+        Some((room(&state)?, state.hub.wait_for(filter, Access::of(&caller.claims))))
     };
-    let mut read = read::history(&state.postgres, &selection).await?;
-    while let Some((_, waiter)) = &mut waiting
-        && read.entries.is_empty()
-        && read.gap.is_none()
-        && timeout_at(deadline, waiter.entry_after(read.head)).await.is_ok()
-    {
-        if state.hub.is_draining() {
-            break;
+    let read = loop {
+        let access = Access::load(&state.postgres, &caller.claims).await?;
+        if let Some((_, waiter)) = &mut waiting {
+            waiter.set_access(access.clone());
         }
-        read = read::history(&state.postgres, &selection).await?;
-    }
+        let selection = Selection { types: types.as_deref(), subjects, rooms: access.rooms(), after, limit };
+        let read = read::history(&state.postgres, &selection).await?;
+        match &mut waiting {
+            Some((_, waiter)) if read.entries.is_empty() && read.gap.is_none() => {
+                let came = timeout_at(deadline, waiter.entry_after(read.head)).await.is_ok();
+                if !came || state.hub.is_draining() {
+                    break read;
+                }
+            }
+            _ => break read,
+        }
+    };
     let head = read.head;
     let gap = read.gap.map(|(from, to)| Gap { from, to });
     let full = read.entries.len() == limit;

@@ -39,14 +39,15 @@ pub async fn append(connection: &mut PgConnection, event: &NewEvent) -> Result<i
 // keys in different order wait for one another and do not deadlock.
 const APPEND: &str = "
 WITH given AS MATERIALIZED (
-    SELECT nextval('outbox_id') AS id, key, type, subject, event, place
-    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS row (key, type, subject, event, place)
+    SELECT nextval('outbox_id') AS id, key, type, subject, event, audience, place
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY
+        AS row (key, type, subject, event, audience, place)
 ), fresh AS (
     INSERT INTO event_key (key, outbox_id) SELECT key, id FROM given ORDER BY key, place
     ON CONFLICT (key) DO NOTHING RETURNING outbox_id
 ), queued AS (
-    INSERT INTO outbox (id, key, type, subject, event)
-    SELECT id, key, type, subject, event::json FROM given JOIN fresh ON fresh.outbox_id = given.id
+    INSERT INTO outbox (id, key, type, subject, event, audience)
+    SELECT id, key, type, subject, event::json, string_to_array(audience, E'\\x1f') FROM given JOIN fresh ON fresh.outbox_id = given.id
 )
 SELECT id, fresh.outbox_id IS NULL AS duplicate
 FROM given LEFT JOIN fresh ON fresh.outbox_id = given.id ORDER BY place";
@@ -57,7 +58,8 @@ pub async fn append_all(connection: &mut PgConnection, events: &[NewEvent]) -> R
     let types: Vec<&str> = events.iter().map(|event| event.event_type.as_str()).collect();
     let subjects: Vec<&str> = events.iter().map(|event| event.subject.as_str()).collect();
     let encoded: Vec<&str> = events.iter().map(|event| event.encoded.as_str()).collect();
-    let statement = sqlx::query(APPEND).bind(&keys).bind(&types).bind(&subjects).bind(&encoded);
+    let audiences: Vec<&str> = events.iter().map(|event| event.audience.as_joined()).collect();
+    let statement = sqlx::query(APPEND).bind(&keys).bind(&types).bind(&subjects).bind(&encoded).bind(&audiences);
     let rows = statement.fetch_all(&mut *connection).await.map_err(AppendEvents::InsertOutbox)?;
     let mut appended = Vec::with_capacity(rows.len());
     for row in rows {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::events::{CloudEvent, Payload};
+use crate::events::{Audience, CloudEvent, Payload, Registry};
 use crate::position::Position;
 
 /// The `source` of events that Nexus itself emits.
@@ -24,6 +24,7 @@ pub struct NewEvent {
     pub(super) key: Uuid,
     pub(super) event_type: String,
     pub(super) subject: String,
+    pub(super) audience: Audience,
     pub(super) encoded: String,
 }
 
@@ -32,7 +33,10 @@ impl NewEvent {
     pub fn accepted(event: CloudEvent) -> Self {
         let encoded = event.encode();
         let key = idempotency_key(&event.source, &event.id);
-        Self { id: event.id, source: event.source, key, event_type: event.event_type, subject: event.subject, encoded }
+        let definition = Registry::global().get(&event.event_type);
+        let audience = definition.map(|definition| definition.audience(&event.data)).unwrap_or_default();
+        let CloudEvent { id, source, event_type, subject, .. } = event;
+        Self { id, source, key, event_type, subject, audience, encoded }
     }
 
     /// An event that Nexus itself emits about the record `subject_id`; `id` makes it unique.
@@ -81,6 +85,8 @@ pub struct Entry {
     pub event_type: Arc<str>,
     /// What it is about.
     pub subject: Arc<str>,
+    /// For whom it is.
+    pub audience: Audience,
     /// When it was stamped, by the clock of the database.
     pub recorded_at: Timestamp,
     /// The `CloudEvent` as JSON, with the extension attribute `position`.

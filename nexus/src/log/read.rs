@@ -6,6 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 
 use super::event::{Entry, with_position};
+use crate::events::Audience;
 use crate::position::Position;
 use crate::store::postgres::in_time;
 
@@ -42,6 +43,12 @@ pub enum ReadLog {
         /// The newest place in the log.
         head: Position,
     },
+    /// The reader is in more rooms than can be looked through.
+    #[error("the reader is in more than {rooms_max} rooms")]
+    LimitRooms {
+        /// The most rooms.
+        rooms_max: usize,
+    },
     /// The event was not stamped within the deadline; it will be.
     #[error("wait for the sequencer")]
     AwaitStamp,
@@ -65,7 +72,8 @@ pub async fn oldest(pool: &PgPool) -> Result<Option<i64>, ReadLog> {
 /// Up to `limit` entries after `seq`.
 pub(super) async fn after(pool: &PgPool, epoch: i32, seq: i64, limit: usize) -> Result<Batch, ReadLog> {
     let statement = sqlx::query_as(
-        "SELECT seq, outbox_id, type, subject, event::text, recorded_at FROM log WHERE seq > $1 ORDER BY seq LIMIT $2",
+        "SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
+        WHERE seq > $1 ORDER BY seq LIMIT $2",
     );
     let rows: Vec<Row> = bounded(statement.bind(seq).bind(bound(limit)).fetch_all(pool)).await?;
     batch(epoch, seq, rows)
@@ -75,7 +83,7 @@ pub(super) async fn after(pool: &PgPool, epoch: i32, seq: i64, limit: usize) -> 
 pub(super) async fn head_and_after(pool: &PgPool, seq: i64, limit: usize) -> Result<(Position, Batch), ReadLog> {
     let statement = sqlx::query(
         "SELECT head.epoch, head.seq, NULL::bigint, page.* FROM head LEFT JOIN LATERAL (
-            SELECT seq, outbox_id, type, subject, event::text, recorded_at FROM log
+            SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
             WHERE seq > $1 ORDER BY seq LIMIT $2
         ) page ON true ORDER BY page.seq",
     );
@@ -108,7 +116,8 @@ fn split(rows: &[PgRow]) -> Result<(Position, Option<i64>, Vec<Row>), sqlx::Erro
     let mut entries = Vec::with_capacity(rows.len());
     for row in rows {
         if let Some(seq) = row.try_get(3)? {
-            entries.push((seq, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?, row.try_get(8)?));
+            let (event_type, subject, audience) = (row.try_get(5)?, row.try_get(6)?, row.try_get(7)?);
+            entries.push((seq, row.try_get(4)?, event_type, subject, audience, row.try_get(8)?, row.try_get(9)?));
         }
     }
     Ok((head, first.try_get(2)?, entries))
@@ -121,6 +130,8 @@ pub struct Selection<'a> {
     pub types: Option<&'a [&'static str]>,
     /// Only these subjects; all when absent.
     pub subjects: Option<&'a [String]>,
+    /// Only entries for one of these rooms; all when absent.
+    pub rooms: Option<&'a [Box<str>]>,
     /// Only entries after this one; from the oldest when absent.
     pub after: Option<Position>,
     /// Most entries to return.
@@ -143,14 +154,16 @@ pub struct History {
 /// Reads a page of history.
 pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History, ReadLog> {
     const SELECT: &str = "SELECT head.epoch, head.seq, (SELECT min(seq) FROM log), page.* FROM head LEFT JOIN LATERAL (
-            SELECT seq, outbox_id, type, subject, event::text, recorded_at FROM log
+            SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
             WHERE seq > $1 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
-            ORDER BY seq LIMIT $4
+                AND ($4::text[] IS NULL OR audience && $4)
+            ORDER BY seq LIMIT $5
         ) page ON true ORDER BY page.seq";
     let statement = sqlx::query(SELECT)
         .bind(selection.after.map_or(0, |after| after.seq))
         .bind(selection.types)
-        .bind(selection.subjects);
+        .bind(selection.subjects)
+        .bind(selection.rooms);
     let rows = bounded(statement.bind(bound(selection.limit)).fetch_all(pool)).await?;
     let (head, oldest, rows) = split(&rows).map_err(ReadLog::QueryLog)?;
     let gap = match selection.after {
@@ -173,10 +186,10 @@ pub(super) async fn stamped(pool: &PgPool, outbox_ids: &[i64]) -> Result<Vec<(i6
     Ok(rows.into_iter().map(|(outbox_id, epoch, seq)| (outbox_id, Position { epoch, seq })).collect())
 }
 
-type Row = (i64, i64, String, String, String, jiff_sqlx::Timestamp);
+type Row = (i64, i64, String, String, String, String, jiff_sqlx::Timestamp);
 
-fn entry(epoch: i32, (seq, outbox_id, event_type, subject, event, recorded_at): Row) -> Entry {
+fn entry(epoch: i32, (seq, outbox_id, event_type, subject, audience, event, recorded_at): Row) -> Entry {
     let encoded = with_position(&event, Position { epoch, seq });
     let (event_type, subject, recorded_at) = (event_type.into(), subject.into(), recorded_at.to_jiff());
-    Entry { seq, outbox_id, event_type, subject, recorded_at, encoded }
+    Entry { seq, outbox_id, event_type, subject, audience: Audience::joined(audience), recorded_at, encoded }
 }

@@ -48,6 +48,11 @@ impl Session {
                 return stretch;
             }
             self.push_entry(entry, complete.epoch, true, bytes, &mut stretch.contents);
+            if self.access.grow(entry) {
+                // What follows may be for a room of which nothing was brought.
+                self.subscriptions_changed += 1;
+                return stretch;
+            }
         }
         self.has_all_up_to(complete);
         stretch.caught_up = true;
@@ -59,7 +64,10 @@ impl Session {
     pub(super) async fn next_stretch(&mut self, live: bool, bytes: &mut Vec<u8>) -> Result<Stretch, ReadLog> {
         let mut stretch = Stretch::default();
         let head = self.state.tail.position();
-        self.push_epoch_gaps(head, bytes, &mut stretch.contents);
+        if self.subscriptions.iter().any(|subscription| subscription.position.epoch != head.epoch) {
+            self.look_up_access().await?;
+            self.push_epoch_gaps(head, bytes, &mut stretch.contents);
+        }
         let lowest = self.subscriptions.iter().map(|subscription| subscription.position.seq).min();
         let Some(lowest) = lowest.filter(|lowest| *lowest < head.seq) else {
             stretch.caught_up = true;
@@ -77,9 +85,16 @@ impl Session {
                         break;
                     }
                     self.push_entry(entry, head.epoch, live, bytes, &mut stretch.contents);
+                    if self.access.grow(entry) {
+                        self.subscriptions_changed += 1;
+                    }
                 }
             }
-            Batch::Gap { oldest } => self.push_gap(oldest - 1, bytes, &mut stretch.contents),
+            Batch::Gap { oldest } => {
+                // What let the client in may be gone with the rest.
+                self.look_up_access().await?;
+                self.push_gap(oldest - 1, bytes, &mut stretch.contents);
+            }
         }
         Ok(stretch)
     }
@@ -107,13 +122,14 @@ impl Session {
 
     fn push_entry(&mut self, entry: &Entry, epoch: i32, live: bool, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
         let content = if live { Content::Live { stamped_at: entry.recorded_at } } else { Content::Missed };
+        let seen = self.access.sees(&entry.audience);
         let mut wanted = false;
         let place = Position { epoch, seq: entry.seq };
         let before =
             |subscription: &&mut Subscription| subscription.position.epoch == epoch && subscription.position < place;
         for subscription in self.subscriptions.iter_mut().filter(before) {
             subscription.position = place;
-            if subscription.filter.wants(entry) {
+            if seen && subscription.filter.wants(entry) {
                 wanted = true;
                 if self.encoding != Encoding::SocketIo {
                     self.encoding.event(subscription, entry, bytes);

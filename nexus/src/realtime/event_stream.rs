@@ -34,6 +34,7 @@ pub async fn body(
     after: Option<Position>,
 ) -> Result<Body, ApiError> {
     let position = session.begin_at(after).await?;
+    session.look_up_access().await?;
     session.follow(filter, position);
     // The first heartbeat at once: it opens the stream, and tells where it begins.
     let events = EventStream { feed: Feed::new(session), heartbeat_at: Instant::now(), ended: false, _place: place };

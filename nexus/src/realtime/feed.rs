@@ -35,6 +35,8 @@ pub(super) enum Due {
 pub(super) struct Feed {
     pub(super) session: Session,
     member: Member,
+    /// The changes of the session that its place in the hub knows of.
+    followed: u64,
     /// Whether the log has to be read; else what is new comes into the inbox.
     behind: bool,
     /// Whether it was live before it was woken for what is read now.
@@ -44,10 +46,9 @@ pub(super) struct Feed {
 
 impl Feed {
     pub(super) fn new(session: Session) -> Self {
-        let mut feed = Self { member: session.state.hub.join(), behind: false, live: true, retry_at: None, session };
-        if !feed.session.subscriptions.is_empty() {
-            feed.follow();
-        }
+        let member = session.state.hub.join();
+        let mut feed = Self { member, followed: 0, behind: false, live: true, retry_at: None, session };
+        feed.follow();
         feed
     }
 
@@ -74,22 +75,31 @@ impl Feed {
 
     /// Executes a command; appends what was due before it.
     pub(super) async fn command(&mut self, command: Command, out: &mut Vec<u8>) -> Result<Value, Refusal> {
-        let subscribed = self.session.subscriptions_changed;
         // Before there may be a subscription for which the inbox was not filled.
         self.catch_up_with_inbox(out);
         // In memory of its own, and only while it runs.
         let outcome = Box::pin(self.session.command(command)).await;
-        if self.session.subscriptions_changed != subscribed {
-            self.follow();
-        }
+        self.follow();
         outcome
     }
 
-    /// Takes its place in the hub for what it is subscribed to now, and begins with the log.
+    /// Takes its place in the hub for what it is subscribed to now, if that has changed, and begins with the log.
     pub(super) fn follow(&mut self) {
-        self.member.follow(self.session.subscriptions.iter().map(|subscription| &subscription.filter));
-        self.live = self.session.position() >= self.session.state.tail.position();
-        self.begin_to_read();
+        if self.take_place() {
+            self.live = self.session.position() >= self.session.state.tail.position();
+            self.begin_to_read();
+        }
+    }
+
+    /// Takes its place in the hub, if what it follows or may see has changed; whether it has.
+    fn take_place(&mut self) -> bool {
+        let changed = self.followed != self.session.subscriptions_changed;
+        if changed {
+            self.followed = self.session.subscriptions_changed;
+            let filters = self.session.subscriptions.iter().map(|subscription| &subscription.filter);
+            self.member.follow(filters, &self.session.access);
+        }
+        changed
     }
 
     /// Whom to wake when something is due, or when the pod leaves.
@@ -126,6 +136,7 @@ impl Feed {
             (Taken::Entries(entries), dispatched) => {
                 let Stretch { contents, caught_up } = self.session.push_live(&entries, dispatched, out);
                 self.session.state.metrics.stream.sent(&contents);
+                self.take_place();
                 if !caught_up {
                     self.begin_to_read();
                 }
@@ -153,6 +164,7 @@ impl Feed {
         match Box::pin(self.session.next_stretch(self.live, out)).await {
             Ok(Stretch { contents, caught_up }) => {
                 self.session.state.metrics.stream.sent(&contents);
+                self.take_place();
                 if caught_up {
                     // What comes between the last look at the log and this is found by one more look.
                     self.member.open();

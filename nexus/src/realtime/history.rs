@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::command::History;
 use super::limits::SUBJECTS_MAX;
 use super::requests::invalid;
-use super::session::{Refusal, Session};
+use super::session::{READ, Refusal, Session};
 use super::subscription::Filter;
+use crate::auth::Access;
 use crate::log::Entry;
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::position::Position;
@@ -20,7 +21,7 @@ const PAGE_BYTES: usize = 512 * 1024;
 
 impl Session {
     pub(super) async fn history(&self, history: History) -> Result<Value, Refusal> {
-        self.claims("events:read")?;
+        let claims = self.claims(READ)?;
         let limit = history.limit.map_or(Ok(PAGE_EVENTS), usize::try_from).unwrap_or(usize::MAX);
         if !(1..=READ_ENTRIES_MAX).contains(&limit) {
             return Err(invalid(format!("`limit` is a number from 1 to {READ_ENTRIES_MAX}")));
@@ -31,9 +32,11 @@ impl Session {
         if subjects.len() > SUBJECTS_MAX {
             return Err(invalid(format!("`subjects` has at most {SUBJECTS_MAX} subjects")));
         }
+        let access = Access::load(&self.state.postgres, claims).await.map_err(ApiError::from)?;
         let selection = Selection {
             types: filter.as_ref().map(Filter::types),
             subjects: (!subjects.is_empty()).then_some(&*subjects),
+            rooms: access.rooms(),
             after: history.after,
             limit,
         };

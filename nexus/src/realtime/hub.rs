@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Taken};
 use super::subscription::Filter;
-use crate::events::Registry;
+use crate::auth::Access;
+use crate::events::audience::EVERYONE;
+use crate::events::{Definition, Registry};
 use crate::log::{Batch, Entry, Tail};
 use crate::position::Position;
 
@@ -61,6 +63,7 @@ struct Index {
     next: u64,
     by_type: HashMap<&'static str, Inboxes>,
     by_subject: HashMap<Arc<str>, Inboxes>,
+    by_room: HashMap<Arc<str>, Inboxes>,
     /// Those that may want types that a newer pod knows and this one does not.
     of_other_types: Inboxes,
 }
@@ -72,6 +75,7 @@ type Inboxes = HashMap<u64, Arc<Inbox>>;
 enum Place {
     Type(&'static str),
     Subject(Arc<str>),
+    Room(Arc<str>),
     OtherTypes,
 }
 
@@ -94,12 +98,12 @@ impl Hub {
         self.index().connections.values().for_each(|inbox| inbox.wake());
     }
 
-    /// Waits for entries that the filter wants.
-    pub(crate) fn wait_for(&self, filter: Filter) -> Waiter {
-        let mut member = self.join();
-        member.follow(std::iter::once(&filter));
-        member.open();
-        Waiter { member, filter }
+    /// Waits for entries that the filter wants and the caller may see.
+    pub(crate) fn wait_for(&self, filter: Filter, access: Access) -> Waiter {
+        let mut waiter = Waiter { member: self.join(), filter, access: Access::All };
+        waiter.set_access(access);
+        waiter.member.open();
+        waiter
     }
 
     /// Follows the log until shutdown.
@@ -204,13 +208,15 @@ impl Index {
         let is_known = by_type.is_some() || Registry::global().get(&entry.event_type).is_some();
         let others = (!is_known).then_some(&self.of_other_types);
         let by_subject = self.by_subject.get(&*entry.subject);
-        [by_type, others, by_subject].into_iter().flatten().flat_map(HashMap::values)
+        let by_room = entry.audience.rooms().filter_map(|room| self.by_room.get(room));
+        [by_type, others, by_subject].into_iter().flatten().chain(by_room).flat_map(HashMap::values)
     }
 
     fn inboxes(&mut self, place: &Place) -> &mut Inboxes {
         match place {
             Place::Type(event_type) => self.by_type.entry(event_type).or_default(),
             Place::Subject(subject) => self.by_subject.entry(Arc::clone(subject)).or_default(),
+            Place::Room(room) => self.by_room.entry(Arc::clone(room)).or_default(),
             Place::OtherTypes => &mut self.of_other_types,
         }
     }
@@ -219,13 +225,55 @@ impl Index {
         for place in places {
             let inboxes = self.inboxes(place);
             inboxes.remove(&id);
-            if let Place::Subject(subject) = place
-                && inboxes.is_empty()
-            {
-                self.by_subject.remove(subject);
+            if !inboxes.is_empty() {
+                continue;
+            }
+            match place {
+                Place::Subject(subject) => drop(self.by_subject.remove(subject)),
+                Place::Room(room) => drop(self.by_room.remove(room)),
+                Place::Type(_) | Place::OtherTypes => {}
             }
         }
     }
+
+    /// One text in memory for all that have this place.
+    fn share(&self, place: &mut Place) {
+        let (places, text) = match place {
+            Place::Subject(subject) => (&self.by_subject, subject),
+            Place::Room(room) => (&self.by_room, room),
+            Place::Type(_) | Place::OtherTypes => return,
+        };
+        if let Some((kept, _)) = places.get_key_value(&**text) {
+            *text = Arc::clone(kept);
+        }
+    }
+}
+
+/// Where entries that one of the filters wants, and that may be seen, are found. More may be found there.
+fn places<'a>(filters: impl Iterator<Item = &'a Filter>, access: &Access) -> Vec<Place> {
+    let mut places = Vec::new();
+    let (mut follows, mut by_room) = (false, false);
+    for filter in filters {
+        follows = true;
+        if let Some(subjects) = filter.subjects() {
+            // The types are looked at when the entry is taken.
+            places.extend(subjects.iter().map(|subject| Place::Subject(Arc::from(&**subject))));
+            continue;
+        }
+        by_room = true;
+        places.push(Place::OtherTypes);
+        let is_for_everyone =
+            |event_type: &str| Registry::global().get(event_type).is_some_and(Definition::is_for_everyone);
+        let types = filter.types().iter().filter(|event_type| *access == Access::All || is_for_everyone(event_type));
+        places.extend(types.map(|event_type| Place::Type(event_type)));
+    }
+    if let Access::Rooms { person, rooms } = access {
+        // What lets the caller into further rooms is told in the caller's own.
+        let own = std::iter::once(person).filter(|_| follows && !by_room);
+        let all = rooms.iter().filter(|room| by_room && ***room != *EVERYONE);
+        places.extend(own.chain(all).map(|room| Place::Room(Arc::from(&**room))));
+    }
+    places
 }
 
 /// One connection in the hub; it leaves when this is dropped.
@@ -239,29 +287,15 @@ pub(super) struct Member {
 
 impl Member {
     /// From now on the connection follows this, and nothing else. What is in its inbox stays.
-    pub(super) fn follow<'a>(&mut self, filters: impl Iterator<Item = &'a Filter>) {
-        let mut places: Vec<Place> = Vec::new();
-        for filter in filters {
-            if let Some(subjects) = filter.subjects() {
-                // The types are looked at when the entry is taken.
-                places.extend(subjects.iter().map(|subject| Place::Subject(Arc::from(&**subject))));
-            } else {
-                places.extend(filter.types().iter().map(|event_type| Place::Type(event_type)));
-                places.push(Place::OtherTypes);
-            }
-        }
+    pub(super) fn follow<'a>(&mut self, filters: impl Iterator<Item = &'a Filter>, access: &Access) {
+        let mut places = places(filters, access);
         if *places == *self.places {
             return;
         }
         let mut index = self.hub.index();
         index.leave(self.id, &self.places);
         for place in &mut places {
-            // One text in memory for all that follow the subject.
-            if let Place::Subject(subject) = place
-                && let Some((kept, _)) = index.by_subject.get_key_value(&**subject)
-            {
-                *subject = Arc::clone(kept);
-            }
+            index.share(place);
             index.inboxes(place).insert(self.id, Arc::clone(&self.inbox));
         }
         drop(index);
@@ -305,11 +339,18 @@ impl Member {
 pub(crate) struct Waiter {
     member: Member,
     filter: Filter,
+    access: Access,
 }
 
 impl Waiter {
-    /// Waits until there may be an entry after `head` that the filter wants, or the pod leaves. Whoever made this before
-    /// it read `head` misses none.
+    /// From now on these are what the caller may see.
+    pub(crate) fn set_access(&mut self, access: Access) {
+        self.member.follow(std::iter::once(&self.filter), &access);
+        self.access = access;
+    }
+
+    /// Waits until there may be an entry after `head` that the filter wants, or the caller may see more than before, or
+    /// the pod leaves. Whoever made this before it read `head` misses none.
     pub(crate) async fn entry_after(&mut self, head: Position) {
         loop {
             poll_fn(|context| {
@@ -317,12 +358,16 @@ impl Waiter {
                 if self.member.is_due() || self.member.is_draining() { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
-            let wanted = |entry: &Arc<Entry>| entry.seq > head.seq && self.filter.wants(entry);
-            match self.member.take() {
-                (Taken::Entries(entries), _) if !self.member.is_draining() && !entries.iter().any(wanted) => {}
+            let Self { member, filter, access } = self;
+            let mut concerns = |entry: &Arc<Entry>| {
+                // An older one may have come after the caller's rooms were looked up.
+                access.grow(entry) || (entry.seq > head.seq && filter.wants(entry) && access.sees(&entry.audience))
+            };
+            match member.take() {
+                (Taken::Entries(entries), _) if !member.is_draining() && !entries.iter().any(&mut concerns) => {}
                 (Taken::Entries(_), _) => return,
                 (Taken::Behind(_), _) => {
-                    self.member.open();
+                    member.open();
                     return;
                 }
             }

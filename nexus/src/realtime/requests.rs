@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::command::Subscribe;
 use super::limits::SUBSCRIPTIONS_MAX;
-use super::session::{Refusal, Session};
+use super::session::{READ, Refusal, Session};
 use super::subscription::{Filter, Subscription};
 use crate::auth::Claims;
 use crate::http::events;
@@ -19,7 +19,7 @@ const REACH_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Session {
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<Value, Refusal> {
-        self.claims("events:read")?;
+        self.claims(READ)?;
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             let message = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(Refusal::new("too_many_subscriptions", message));
@@ -27,6 +27,10 @@ impl Session {
         let filter =
             Filter::read(&subscribe.types, subscribe.subjects).map_err(|refused| invalid(refused.to_string()))?;
         let position = self.begin_at(subscribe.after).await?;
+        if self.subscriptions.is_empty() {
+            // After the position: what lets the client in after it is read on the way.
+            self.look_up_access().await.map_err(ApiError::from)?;
+        }
         let name = self.follow(filter, position).name();
         Ok(json!({ "subscription": name, "position": position }))
     }

@@ -11,13 +11,17 @@ use super::command::{Command, Connect};
 use super::encode::Encoding;
 use super::limits::Limits;
 use super::subscription::Subscription;
-use crate::auth::{Claims, VerifyToken};
+use crate::auth::{Access, Claims, EventsReadOwn, Scope, VerifyToken};
 use crate::chain::Chain;
 use crate::http::AppState;
+use crate::log::ReadLog;
 use crate::problem::ApiError;
 
 /// A token that lasts longer than this is looked at again after it.
 const LOOKED_AT_AGAIN: Duration = Duration::from_hours(24);
+
+/// What every reader of events needs.
+pub(super) const READ: &str = EventsReadOwn::NAME;
 
 /// What one client may do and follows.
 #[derive(Debug)]
@@ -26,9 +30,11 @@ pub struct Session {
     pub(super) limits: Limits,
     pub(super) encoding: Encoding,
     pub(super) identity: Option<Identity>,
+    /// What the client may see; as it is now, while it follows anything.
+    pub(super) access: Access,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) subscriptions_made: u64,
-    /// Counts changes of the subscriptions.
+    /// Counts changes of the subscriptions and of what they may see.
     pub(super) subscriptions_changed: u64,
     /// Until when the session may go on as it is: the end of the token, or the end of the
     /// time to authenticate.
@@ -81,6 +87,7 @@ impl Session {
         };
         let identity = claims.map(|claims| Identity { claims });
         Self {
+            access: Access::none(),
             state,
             limits,
             encoding,
@@ -132,12 +139,33 @@ impl Session {
         if self.identity.as_ref().is_some_and(|identity| identity.claims.sub != claims.sub) {
             return Err(Refusal::new("other_subject", "the token is of another person; open another connection"));
         }
-        if !self.subscriptions.is_empty() && !claims.allows("events:read") {
-            return Err(ApiError::LackScope { scope: "events:read" }.into());
+        if !self.subscriptions.is_empty() {
+            if !claims.allows(READ) {
+                return Err(ApiError::LackScope { scope: READ }.into());
+            }
+            let access = Access::load(&self.state.postgres, &claims).await.map_err(ApiError::from)?;
+            self.see(access);
         }
         self.deadline = end_of(&claims);
         self.identity = Some(Identity { claims });
         Ok(self.describe())
+    }
+
+    /// Looks up what the client may see: before it follows anything, and when a part of the log is missing. Else the log
+    /// tells.
+    pub(super) async fn look_up_access(&mut self) -> Result<(), ReadLog> {
+        if let Some(identity) = &self.identity {
+            let access = Access::load(&self.state.postgres, &identity.claims).await?;
+            self.see(access);
+        }
+        Ok(())
+    }
+
+    fn see(&mut self, access: Access) {
+        if self.access != access {
+            self.access = access;
+            self.subscriptions_changed += 1;
+        }
     }
 
     fn describe(&self) -> serde_json::Value {

@@ -111,6 +111,7 @@ mod tests {
             outbox_id: 1,
             event_type: event_type.into(),
             subject: subject.into(),
+            audience: crate::events::Audience::default(),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from_static(b"{}"),
         }

@@ -6,6 +6,7 @@
 mod support;
 
 mod access;
+mod audience;
 mod caches;
 mod documents;
 mod event_stream;

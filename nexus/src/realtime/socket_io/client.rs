@@ -202,7 +202,7 @@ impl Client {
     async fn recover(&mut self, session: &mut Session, pid: &str, offset: Option<&str>) -> bool {
         let Some(kept) = kept(session, pid).await else { return false };
         let subject = session.identity.as_ref().map(|identity| &*identity.claims.sub);
-        if subject != Some(&*kept.subject) || session.claims("events:read").is_err() {
+        if subject != Some(&*kept.subject) || session.claims(READ).is_err() {
             return false;
         }
         let Ok(offset) = offset.map(str::parse::<Offset>).transpose() else { return false };
@@ -216,6 +216,9 @@ impl Client {
             subscriptions.push(Subscription { number, filter, position });
             starts.push((number, began));
         }
+        if session.look_up_access().await.is_err() {
+            return false;
+        }
         self.began = starts;
         session.resume(subscriptions, kept.made);
         true
@@ -224,7 +227,8 @@ impl Client {
     /// The client has left of its own will: it does not come back as the same.
     async fn disconnect(&mut self, feed: &mut Feed) {
         let Some(pid) = self.pid.take() else { return };
-        feed.session.subscriptions.clear();
+        let made = feed.session.subscriptions_made;
+        feed.session.resume(Vec::new(), made);
         feed.follow();
         let mut redis = feed.session.state.redis.clone();
         if let Err(error) = redis.del(key(&feed.session, &pid)).await {
