@@ -37,6 +37,10 @@ pub struct Config {
     /// Address to serve on.
     #[arg(long, env = "NEXUS_LISTEN", default_value = "0.0.0.0:4001")]
     pub listen: SocketAddr,
+    /// Address at which other pods reach this one, such as `10.0.0.7:4001`. Without it a client that polls has to reach
+    /// the same pod with every request.
+    #[arg(long, env = "NEXUS_ADVERTISE")]
+    pub advertise: Option<String>,
     /// Where the records and the log are.
     #[command(flatten)]
     pub database: DatabaseConfig,

@@ -14,6 +14,7 @@ pub mod stream;
 pub mod users;
 
 pub mod extract;
+mod forward;
 mod layers;
 
 pub use operation::{Answer, Operation, Parameter, Routes};

@@ -28,8 +28,10 @@ mod inbox;
 pub mod event_stream;
 mod metrics;
 pub mod socket;
+pub mod transport;
 mod wire;
 
+pub use engine_io::sessions::Sessions;
 pub use hub::Hub;
 pub use limits::Limits;
 pub use metrics::{Counted, StreamMetrics};

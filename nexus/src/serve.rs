@@ -16,7 +16,7 @@ use crate::log::publisher::Groups;
 use crate::log::sequencer::Sequencer;
 use crate::log::{Publisher, Tail, Wake, retention};
 use crate::metrics::Metrics;
-use crate::realtime::Hub;
+use crate::realtime::{Hub, Sessions};
 use crate::store::{self, mongo::PrepareMongo, postgres::PrepareDatabase, redis::PrepareRedis};
 use crate::sync::Cache;
 use crate::sync::documents::{self, Profiles};
@@ -148,6 +148,8 @@ impl Parts {
             profiles,
             wake,
             hub: Hub::default(),
+            sessions: Sessions::default(),
+            peers: reqwest::Client::new(),
             publisher,
             registry: Registry::global(),
             verifier,
@@ -167,6 +169,9 @@ impl Parts {
         tasks.spawn(state.tail.clone().run(stopping()));
         tasks.spawn(state.hub.clone().dispatch(state.tail.clone(), stopping()));
         tasks.spawn(state.hub.clone().drain_with(state.draining.clone()));
+        if let Some(address) = &state.config.advertise {
+            tasks.spawn(state.sessions.clone().announce(address.clone(), state.clone()));
+        }
         tasks.spawn(groups.run(stopping()));
         tasks.spawn(sequencer.run(stopping()));
         tasks.spawn(state.wake.clone().send_to_other_pods(state.redis.clone(), stopping()));

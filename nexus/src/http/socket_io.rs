@@ -1,54 +1,159 @@
-//! `/socket.io/`: Socket.IO 4 for the unmodified client. Checks who asks from where, and hands the connection over.
+//! `/socket.io/`: Socket.IO 4 for the unmodified client, over WebSocket and by polling. Checks who asks from where, and
+//! hands the request to its session.
 
-use axum::extract::{FromRequestParts, Request, State};
-use axum::http::{Method, StatusCode, header};
+use std::time::Duration;
+
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use super::stream::{AllowedOrigin, Handshake, MaybeCaller, upgrade_to};
-use super::{Answer, AppState, Operation, Parameter, Routes};
+use super::extract::Body;
+use super::stream::{AllowedOrigin, Handshake, MaybeCaller, room, switch_protocols, upgrade_to};
+use super::{Answer, AppState, Operation, Parameter, Routes, forward};
 use crate::problem::ApiError;
 use crate::realtime::encode::Encoding;
 use crate::realtime::engine_io::request::{self, Refusal};
+use crate::realtime::engine_io::sessions;
+use crate::realtime::session::Session;
+use crate::realtime::socket;
+use crate::realtime::transport::Transport;
+
+/// How long a poll is held when nothing is due: below the deadline of a request, and of most proxies.
+const POLL_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Lets a poll end with nothing in it; an answer without a packet would be an error to the client.
+const NOOP: &str = "6";
 
 pub(super) fn routes() -> Routes {
-    let operation = |path, id| Operation {
+    let operation = |method, path, id, summary| Operation {
         parameters: vec![
             Parameter { place: "query", name: "EIO", description: "Always 4.", required: true },
-            Parameter { place: "query", name: "transport", description: "Always websocket.", required: true },
+            Parameter { place: "query", name: "transport", description: "websocket or polling.", required: true },
+            Parameter { place: "query", name: "sid", description: "The session, unless it opens.", required: false },
         ],
-        answers: vec![Answer::plain(101, "The connection is open; connect with `auth: { token }`")],
-        ..Operation::new(Method::GET, path, id, "Opens a Socket.IO connection, over WebSocket")
+        answers: vec![
+            Answer::plain(101, "The connection is open; connect with `auth: { token }`"),
+            Answer::plain(200, "Packets of Engine.IO 4"),
+        ],
+        ..Operation::new(method, path, id, summary)
     };
+    let get = |path, id| operation(Method::GET, path, id, "Opens a Socket.IO connection, or polls");
     // A client that was told so leaves the last slash out.
     Routes::new()
-        .with(operation("/socket.io/", "openSocketIo"), any(open))
-        .with(operation("/socket.io", "openSocketIoWithoutSlash"), any(open))
+        .with(get("/socket.io/", "openSocketIo"), any(open))
+        .with(get("/socket.io", "openSocketIoWithoutSlash"), any(open))
 }
 
 async fn open(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    let (mut parts, _) = request.into_parts();
-    let is_upgrade = parts.headers.contains_key(header::SEC_WEBSOCKET_KEY);
-    let method = match parts.method {
-        Method::GET if is_upgrade => request::Method::WebSocket,
+    let (mut parts, body) = request.into_parts();
+    AllowedOrigin::from_request_parts(&mut parts, &state).await?;
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    match request::Request::read(method(&parts), &query) {
+        Ok(request::Request::OpenWebSocket) => {
+            let MaybeCaller(claims) = MaybeCaller::from_request_parts(&mut parts, &state).await?;
+            match Handshake::from_request_parts(&mut parts, &state).await {
+                Ok(handshake) => upgrade_to(state, Encoding::SocketIo, claims, handshake),
+                Err(refused) => Ok(refused),
+            }
+        }
+        Ok(request::Request::OpenPolling) => {
+            let MaybeCaller(claims) = MaybeCaller::from_request_parts(&mut parts, &state).await?;
+            let place = room(&state)?;
+            let listed = state.sessions.open();
+            let sid = listed.sid().to_owned();
+            let session = Session::new(state.clone(), Encoding::SocketIo, claims);
+            state.tasks.spawn(socket::serve(Transport::polling(listed), Bytes::new(), session, place));
+            Ok(poll(&state, &sid).await)
+        }
+        Ok(request::Request::Poll(sid)) => match forward::holder(&state, &parts, sid).await {
+            Some(holder) => forward::request(&state, &holder, &parts, Bytes::new()).await,
+            None => Ok(poll(&state, sid).await),
+        },
+        Ok(request::Request::Push(sid)) => {
+            let request = Request::from_parts(parts.clone(), body);
+            let Body { content, .. } = Body::from_request(request, &state).await?;
+            match forward::holder(&state, &parts, sid).await {
+                Some(holder) => forward::request(&state, &holder, &parts, content).await,
+                None => Ok(push(&state, sid, content).await),
+            }
+        }
+        Ok(request::Request::Upgrade(sid)) => {
+            if let Some(holder) = forward::holder(&state, &parts, sid).await {
+                return match Handshake::from_request_parts(&mut parts, &state).await {
+                    Ok(handshake) => {
+                        let forwarded = forward::upgrade(&state, &holder, &parts, handshake).await?;
+                        Ok(forwarded.unwrap_or_else(|| refusal(Refusal::Session)))
+                    }
+                    Err(refused) => Ok(refused),
+                };
+            }
+            let Some(session) = state.sessions.get(sid) else { return Ok(refusal(Refusal::Session)) };
+            match Handshake::from_request_parts(&mut parts, &state).await {
+                Ok(handshake) => switch_protocols(&state.tasks, handshake, move |stream, brought| async move {
+                    // A session that has ended drops the WebSocket, and so closes it.
+                    let _ = session.send(sessions::Request::Upgrade(stream, brought)).await;
+                }),
+                Err(refused) => Ok(refused),
+            }
+        }
+        Err(refused) => Ok(refusal(refused)),
+    }
+}
+
+fn method(parts: &Parts) -> request::Method {
+    match parts.method {
+        Method::GET if parts.headers.contains_key(header::SEC_WEBSOCKET_KEY) => request::Method::WebSocket,
         Method::GET => request::Method::Get,
         Method::POST => request::Method::Post,
         _ => request::Method::Other,
-    };
-    match request::Request::read(method, parts.uri.query().unwrap_or_default()) {
-        Ok(request::Request::OpenWebSocket) => {}
-        // Sessions live as long as their WebSocket, so none is known by its id.
-        Ok(request::Request::Poll(_) | request::Request::Push(_) | request::Request::Upgrade(_)) => {
-            return Ok(refusal(Refusal::Session));
-        }
-        Ok(request::Request::OpenPolling) => return Ok(refusal(Refusal::Transport)),
-        Err(refused) => return Ok(refusal(refused)),
     }
-    AllowedOrigin::from_request_parts(&mut parts, &state).await?;
-    let MaybeCaller(claims) = MaybeCaller::from_request_parts(&mut parts, &state).await?;
-    match Handshake::from_request_parts(&mut parts, &state).await {
-        Ok(handshake) => upgrade_to(state, Encoding::SocketIo, claims, handshake),
-        Err(refused) => Ok(refused),
+}
+
+/// Waits until something is due for the session.
+async fn poll(state: &AppState, sid: &str) -> Response {
+    let (reply, mut answer) = oneshot::channel();
+    if !ask(state, sid, sessions::Request::Poll(reply)).await {
+        return refusal(Refusal::Session);
+    }
+    let answered = if let Ok(answered) = timeout(POLL_DEADLINE, &mut answer).await {
+        answered.ok()
+    } else {
+        // From here on the session keeps what is due for the next poll.
+        answer.close();
+        Some(answer.try_recv().unwrap_or_else(|_| sessions::Answer::Payload(NOOP.into())))
+    };
+    answered.map_or_else(|| refusal(Refusal::Session), respond)
+}
+
+async fn push(state: &AppState, sid: &str, body: Bytes) -> Response {
+    let (reply, answer) = oneshot::channel();
+    if !ask(state, sid, sessions::Request::Push(body, reply)).await {
+        return refusal(Refusal::Session);
+    }
+    answer.await.map_or_else(|_| refusal(Refusal::Session), respond)
+}
+
+/// Gives the request to its session; whether there is one.
+async fn ask(state: &AppState, sid: &str, request: sessions::Request) -> bool {
+    match state.sessions.get(sid) {
+        Some(session) => session.send(request).await.is_ok(),
+        None => false,
+    }
+}
+
+fn respond(answer: sessions::Answer) -> Response {
+    let text = (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+    let kept_nowhere = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    match answer {
+        sessions::Answer::Payload(packets) => ([text, kept_nowhere], packets).into_response(),
+        sessions::Answer::Taken => ([text, kept_nowhere], "ok").into_response(),
+        sessions::Answer::TooLarge => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        sessions::Answer::Refused(refused) => refusal(refused),
     }
 }
 

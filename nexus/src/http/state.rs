@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::events::Registry;
 use crate::log::{Publisher, Tail, Wake};
 use crate::metrics::Metrics;
-use crate::realtime::Hub;
+use crate::realtime::{Hub, Sessions};
 use crate::sync::Cache;
 use crate::sync::documents::Profiles;
 
@@ -58,6 +58,10 @@ pub struct Shared {
     pub wake: Wake,
     /// The live connections.
     pub hub: Hub,
+    /// The Socket.IO sessions of this pod whose clients poll.
+    pub sessions: Sessions,
+    /// Calls other pods.
+    pub peers: reqwest::Client,
     /// The way into the log for events that belong to no other write.
     pub publisher: Publisher,
     /// The event types.

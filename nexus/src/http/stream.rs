@@ -14,6 +14,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
+use tokio_util::task::TaskTracker;
 
 use super::{Answer, AppState, Operation, Routes, server};
 use crate::auth::Claims;
@@ -22,6 +23,7 @@ use crate::chain::Chain;
 use crate::problem::ApiError;
 use crate::realtime::encode::Encoding;
 use crate::realtime::session::Session;
+use crate::realtime::transport::Transport;
 use crate::realtime::{Counted, socket};
 
 /// What a server adds to the client's key before it takes the digest (RFC 6455, section 1.3).
@@ -50,14 +52,28 @@ pub(super) fn upgrade_to(
     state: AppState,
     encoding: Encoding,
     claims: Option<Claims>,
-    Handshake { accept, upgrade }: Handshake,
+    handshake: Handshake,
 ) -> Result<Response, ApiError> {
     let place = room(&state)?;
     let tasks = state.tasks.clone();
     let session = Session::new(state, encoding, claims);
+    switch_protocols(&tasks, handshake, move |stream, brought| {
+        socket::serve(Transport::Socket(stream), brought, session, place)
+    })
+}
+
+/// Answers the handshake, and hands the WebSocket over in a task of its own.
+pub(super) fn switch_protocols<F>(
+    tasks: &TaskTracker,
+    Handshake { accept, upgrade }: Handshake,
+    serve: impl FnOnce(TcpStream, Bytes) -> F + Send + 'static,
+) -> Result<Response, ApiError>
+where
+    F: Future<Output = ()> + Send,
+{
     tasks.spawn(async move {
         match connection(upgrade).await {
-            Ok((stream, brought)) => socket::serve(stream, brought, session, place).await,
+            Ok((stream, brought)) => serve(stream, brought).await,
             Err(error) => tracing::debug!(error = %Chain(&error), "a client left while its connection was upgraded"),
         }
     });

@@ -5,7 +5,11 @@
 
 use serde::Serialize;
 
+pub mod payload;
+pub mod polling;
 pub mod request;
+pub(crate) mod sessions;
+pub mod upgrade;
 
 /// Begins a message packet. What follows is the message, as it is.
 pub const MESSAGE: u8 = b'4';

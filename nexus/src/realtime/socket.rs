@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::close::Close;
 use super::encode::{self, Encoding};
+use super::engine_io::polling::Upgraded;
 use super::feed::{Due, Feed};
 use super::metrics::{Counted, StreamMetrics};
 use super::session::Session;
 use super::socket_io::client::Client;
+use super::transport::Transport;
 use super::wire::{self, Message, ReadMessage, Reader};
 
 /// How long the closing handshake may take.
@@ -62,7 +63,7 @@ enum Turn {
 }
 
 struct Connection {
-    stream: TcpStream,
+    transport: Transport,
     reader: Reader,
     /// Messages that were read and not yet handled, and what came after them that is none.
     messages: VecDeque<Message>,
@@ -83,11 +84,11 @@ struct Connection {
 }
 
 /// Serves one connection to its end. `brought` came with the upgrade; `_place` is held until it ends.
-pub async fn serve(stream: TcpStream, brought: Bytes, session: Session, _place: Counted) {
+pub async fn serve(transport: Transport, brought: Bytes, session: Session, _place: Counted) {
     let metrics = session.state.metrics.stream.clone();
     let now = Instant::now();
     let mut connection = Connection {
-        stream,
+        transport,
         reader: Reader::default(),
         messages: VecDeque::new(),
         unreadable: None,
@@ -104,27 +105,27 @@ pub async fn serve(stream: TcpStream, brought: Bytes, session: Session, _place: 
     // It holds the whole buffer of the request.
     drop(brought);
     let Err(end) = connection.run().await;
-    let (code, reason) = match end {
+    let why = match end {
         // A client that has gone needs no handshake.
         End::Left => return metrics.waits(connection.waiting.len(), 0),
-        End::Asked => (CODE_NORMAL, ""),
+        End::Asked => None,
         End::Close(close) => {
             metrics.closed(close);
             if close == Close::Drain && connection.client.is_none() {
                 connection.say_when_to_come_back();
             }
-            (close.code(), close.reason())
+            Some(close)
         }
     };
     // In memory of its own, which a connection needs only at its end.
-    let _ = Box::pin(timeout(CLOSE_DEADLINE, connection.close(code, reason))).await;
+    let _ = Box::pin(timeout(CLOSE_DEADLINE, connection.close(why))).await;
 }
 
 impl Connection {
     /// Takes what came with the upgrade.
     fn begin(&mut self, brought: &Bytes) {
         if self.client.is_some() {
-            Client::open(&self.feed.session, &mut self.waiting);
+            Client::open(&self.feed.session, &self.transport, &mut self.waiting);
             self.metrics().waits(0, self.waiting.len());
         }
         let bytes_max = self.feed.session.limits.frame_bytes_max;
@@ -165,7 +166,7 @@ impl Connection {
 
     /// In order of precedence: what ends the connection, what was begun, what the client wants, then deliveries, of
     /// which there may always be more.
-    fn turn(&self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Turn> {
+    fn turn(&mut self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Turn> {
         self.feed.register(context.waker());
         if self.feed.is_draining() && self.leave_at.is_none() {
             return Poll::Ready(Turn::Drain);
@@ -173,16 +174,15 @@ impl Connection {
         if timer.poll(context).is_ready() {
             return Poll::Ready(Turn::LookAtTheClock);
         }
-        if !self.waiting.is_empty() && self.stream.poll_write_ready(context).is_ready() {
+        if !self.waiting.is_empty() && self.transport.is_write_ready(context) {
             return Poll::Ready(Turn::Write);
         }
-        if self.waiting.len() <= WAITING_BYTES_MAX {
-            if !self.messages.is_empty() || self.unreadable.is_some() {
-                return Poll::Ready(Turn::Handle);
-            }
-            if self.stream.poll_read_ready(context).is_ready() {
-                return Poll::Ready(Turn::Read);
-            }
+        let keeps_up = self.waiting.len() <= WAITING_BYTES_MAX;
+        if keeps_up && (!self.messages.is_empty() || self.unreadable.is_some()) {
+            return Poll::Ready(Turn::Handle);
+        }
+        if (keeps_up || self.transport.reads_to_write()) && self.transport.poll_read_ready(context).is_ready() {
+            return Poll::Ready(Turn::Read);
         }
         // Nothing is made for a client that has not taken what there is: it waits in the log.
         match self.feed.due().filter(|_| self.waiting.is_empty()) {
@@ -195,7 +195,7 @@ impl Connection {
     fn look_at(&self) -> Instant {
         let (deadline, _) = self.feed.session.deadline();
         let slow = self.waiting_since.map(|since| since + self.feed.session.limits.send);
-        [Some(deadline), slow, self.feed.retry_at(), self.leave_at]
+        [Some(deadline), slow, self.feed.retry_at(), self.leave_at, self.transport.until()]
             .into_iter()
             .flatten()
             .fold(self.heartbeat_at, Instant::min)
@@ -214,6 +214,7 @@ impl Connection {
             return Err(End::Close(Close::PeerSlow));
         }
         self.feed.look_at_the_clock(now);
+        self.transport.look_at_the_clock(now);
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.feed.session.limits.heartbeat;
             self.heartbeat(now)?;
@@ -223,7 +224,21 @@ impl Connection {
 
     fn read(&mut self) -> Result<(), End> {
         let bytes_max = self.feed.session.limits.frame_bytes_max;
-        BROUGHT.with_borrow_mut(|brought| match self.stream.try_read(brought) {
+        let stream = match &mut self.transport {
+            Transport::Socket(stream) => stream,
+            Transport::Polling(polling) => {
+                self.heard_at = Instant::now();
+                let read = polling.read(bytes_max, !self.waiting.is_empty(), &mut self.messages);
+                if let Some(Upgraded { stream, reader, messages }) = read.map_err(End::Close)? {
+                    self.reader = reader;
+                    self.messages.extend(messages);
+                    // The requests of before have nothing more to find.
+                    self.transport = Transport::Socket(stream);
+                }
+                return Ok(());
+            }
+        };
+        BROUGHT.with_borrow_mut(|brought| match stream.try_read(brought) {
             Ok(0) => Err(End::Left),
             Ok(count) => {
                 self.heard_at = Instant::now();
@@ -239,10 +254,16 @@ impl Connection {
     async fn handle(&mut self) -> Result<(), End> {
         tokio::task::consume_budget().await;
         let message = self.messages.pop_front();
+        let handled = self.handle_message(message).await;
         if self.messages.is_empty() {
             // Given back: most connections never need it again.
             self.messages = VecDeque::new();
+            self.transport.handled();
         }
+        handled
+    }
+
+    async fn handle_message(&mut self, message: Option<Message>) -> Result<(), End> {
         match message {
             Some(Message::Text(text)) => self.execute(&text).await,
             Some(Message::Ping(payload)) => self.write(|_, out| wire::pong(&payload, out)).map(drop),
@@ -303,15 +324,20 @@ impl Connection {
 
     /// Sends what waits and a close, and reads until the client has closed too: if something of it were left unread, the
     /// network would take back what we have just sent.
-    async fn close(&mut self, code: u16, reason: &str) {
+    async fn close(self, why: Option<Close>) {
         self.metrics().waits(self.waiting.len(), 0);
-        wire::close(code, reason, &mut self.waiting);
-        let waiting = std::mem::take(&mut self.waiting);
-        if self.stream.write_all(&waiting).await.is_err() || self.stream.shutdown().await.is_err() {
+        let mut waiting = self.waiting;
+        let mut stream = match self.transport {
+            Transport::Socket(stream) => stream,
+            Transport::Polling(polling) => return polling.close(&mut waiting, why.is_none()),
+        };
+        let (code, reason) = why.map_or((CODE_NORMAL, ""), |close| (close.code(), close.reason()));
+        wire::close(code, reason, &mut waiting);
+        if stream.write_all(&waiting).await.is_err() || stream.shutdown().await.is_err() {
             return;
         }
         let mut unread = [0; 1024];
-        while let Ok(1..) = self.stream.read(&mut unread).await {}
+        while let Ok(1..) = stream.read(&mut unread).await {}
     }
 
     /// Gives the network what is made of the feed; whether anything was.
@@ -330,7 +356,8 @@ impl Connection {
         if bytes.is_empty() {
             return Ok(());
         }
-        let taken = if self.waiting.is_empty() { self.offer(bytes)? } else { 0 };
+        let offered = if self.waiting.is_empty() { self.transport.offer(bytes) } else { Ok(0) };
+        let taken = offered.map_err(|_gone| End::Left)?;
         if taken < bytes.len() {
             let before = self.waiting.len();
             self.waiting.extend_from_slice(&bytes[taken..]);
@@ -341,7 +368,7 @@ impl Connection {
     }
 
     fn write_waiting(&mut self) -> Result<(), End> {
-        let taken = self.offer(&self.waiting)?;
+        let taken = self.transport.offer(&self.waiting).map_err(|_gone| End::Left)?;
         self.metrics().waits(taken, 0);
         if taken > 0 {
             // It reads. Its pongs may stand behind commands that wait.
@@ -360,14 +387,5 @@ impl Connection {
 
     fn metrics(&self) -> &StreamMetrics {
         &self.feed.session.state.metrics.stream
-    }
-
-    /// How much of the bytes the network takes now.
-    fn offer(&self, bytes: &[u8]) -> Result<usize, End> {
-        match self.stream.try_write(bytes) {
-            Ok(count) => Ok(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(_gone) => Err(End::Left),
-        }
     }
 }

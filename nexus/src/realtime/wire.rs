@@ -237,6 +237,27 @@ pub(super) fn text_message(payload: &str, into: &mut Vec<u8>) {
     into.extend_from_slice(payload.as_bytes());
 }
 
+/// The payloads of text messages that were appended one after the other.
+pub(super) fn texts(mut messages: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, after) = match messages {
+            [0x81, 126, after @ ..] => {
+                let (length, after) = after.split_first_chunk::<2>()?;
+                (usize::from(u16::from_be_bytes(*length)), after)
+            }
+            [0x81, 127, after @ ..] => {
+                let (length, after) = after.split_first_chunk::<8>()?;
+                (usize::try_from(u64::from_be_bytes(*length)).ok()?, after)
+            }
+            [0x81, length, after @ ..] => (usize::from(*length), after),
+            _ => return None,
+        };
+        let (payload, rest) = after.split_at_checked(length)?;
+        messages = rest;
+        Some(payload)
+    })
+}
+
 /// Appends a ping without payload.
 pub(super) fn ping(into: &mut Vec<u8>) {
     into.extend_from_slice(&[0x89, 0]);
@@ -287,6 +308,16 @@ mod tests {
         let mut bytes = bytes.to_vec();
         let outcome = bytes.chunks_mut(piece).try_for_each(|piece| reader.read(piece, LIMIT, &mut messages));
         (messages.into(), outcome)
+    }
+
+    #[test]
+    fn what_was_appended_is_taken_apart() {
+        let texts = [0, 1, 125, 126, 0xffff, 0x1_0000].map(|length| "a".repeat(length));
+        let mut messages = Vec::new();
+        for text in &texts {
+            text_message(text, &mut messages);
+        }
+        assert!(super::texts(&messages).eq(texts.iter().map(String::as_bytes)));
     }
 
     fn refused(bytes: &[u8]) -> Option<ReadMessage> {

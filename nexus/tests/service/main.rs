@@ -12,6 +12,7 @@ mod documents;
 mod event_stream;
 mod history;
 mod outage;
+mod polling;
 mod publish;
 mod retention;
 mod sequencer;

@@ -172,11 +172,11 @@ async fn refusals_are_told_and_what_is_no_packet_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_connection_over_websocket_is_answered_as_the_protocol_says() {
+async fn what_is_no_connection_is_answered_as_the_protocol_says() {
     let world = World::new().await;
     let client = world.nexus().await.client;
     for (path, code, message) in [
-        ("/socket.io/?EIO=4&transport=polling", 0, "Transport unknown"),
+        ("/socket.io/?EIO=3&transport=polling", 5, "Unsupported protocol version"),
         ("/socket.io/?EIO=4&transport=polling&sid=a", 1, "Session ID unknown"),
         ("/socket.io/?EIO=4&transport=websocket", 3, "Bad request"),
         ("/socket.io?EIO=4", 0, "Transport unknown"),

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod event_source;
 pub(crate) mod events;
+pub(crate) mod polling;
 pub(crate) mod proxy;
 pub(crate) mod socket;
 pub(crate) mod socket_io;

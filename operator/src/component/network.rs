@@ -74,6 +74,8 @@ fn egress(layer: &Layer, component: Component) -> Vec<NetworkPolicyEgressRule> {
                 one(Component::Postgres, &[POSTGRES_PORT]),
                 one(Component::Mongo, &[MONGO_PORT]),
                 one(Component::Redis, &[REDIS_PORT]),
+                // A client that polls reaches any pod, and that the one that holds its session.
+                one(component, &[NEXUS_PORT]),
             ];
             if let Some(address) = &layer.nexus.jwks_url {
                 rules.push(to(None, vec![tcp(jwks_port(address))]));

@@ -119,6 +119,8 @@ fn environment(layer: &Layer) -> Vec<EnvVar> {
     let (nexus, binding) = (&layer.nexus, names::binding(layer));
     let mut variables = vec![
         pod::env("NEXUS_LISTEN", format!("0.0.0.0:{NEXUS_PORT}")),
+        pod::env_field("POD_IP", "status.podIP"),
+        pod::env("NEXUS_ADVERTISE", format!("$(POD_IP):{NEXUS_PORT}")),
         pod::env_secret("NEXUS_DATABASE_URL", &binding, "postgres.uri"),
         pod::env_secret("NEXUS_MONGO_URL", &binding, "mongo.uri"),
         pod::env_secret("NEXUS_REDIS_URL", &binding, "redis.uri"),

@@ -19,8 +19,9 @@ use crate::realtime::close::Close;
 use crate::realtime::command::Command;
 use crate::realtime::engine_io::{self, Handshake, MESSAGE};
 use crate::realtime::feed::Feed;
-use crate::realtime::session::{Refusal, Session};
+use crate::realtime::session::{READ, Refusal, Session};
 use crate::realtime::subscription::{Filter, Subscription};
+use crate::realtime::transport::Transport;
 use crate::realtime::wire::{text_head, text_message};
 
 /// A client of this protocol.
@@ -53,11 +54,16 @@ struct KeptSubscription {
 
 impl Client {
     /// Appends what opens the session.
-    pub(in crate::realtime) fn open(session: &Session, out: &mut Vec<u8>) {
+    pub(in crate::realtime) fn open(session: &Session, transport: &Transport, out: &mut Vec<u8>) {
         let heartbeat_ms = u32::try_from(session.limits.heartbeat.as_millis()).unwrap_or(u32::MAX);
+        let own = secret();
+        let (sid, upgrades): (&str, &[&str]) = match transport {
+            Transport::Socket(_) => (&own, &[]),
+            Transport::Polling(polling) => (polling.sid(), &["websocket"]),
+        };
         let handshake = Handshake {
-            sid: &secret(),
-            upgrades: &[],
+            sid,
+            upgrades,
             ping_interval_ms: heartbeat_ms,
             ping_timeout_ms: heartbeat_ms,
             payload_bytes_max: session.limits.frame_bytes_max,

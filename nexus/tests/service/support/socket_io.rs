@@ -36,6 +36,13 @@ impl Client {
         client
     }
 
+    /// Opens a WebSocket for a session that is polled.
+    pub(crate) async fn upgrade(address: SocketAddr, sid: &str) -> Self {
+        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket&sid={sid}");
+        let (stream, _) = connect_async(url).await.expect("the instance answers");
+        Self { stream, handshake: Value::Null, commands: 0 }
+    }
+
     /// Connects to the main namespace, and expects to be let in.
     pub(crate) async fn connect(&mut self, auth: Value) -> Value {
         self.send(&format!("40{auth}")).await;

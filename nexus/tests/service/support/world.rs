@@ -79,6 +79,18 @@ impl World {
         instance
     }
 
+    /// An instance that other ones are told of, with short heartbeats, ready.
+    pub(crate) async fn pod(&self) -> Instance {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.expect("a port is free");
+        let change = |config: &mut Config| {
+            config.listen = address;
+            config.advertise = Some(address.to_string());
+            config.stream.heartbeat_seconds = 1;
+        };
+        self.nexus_with(change).await
+    }
+
     /// An instance that listens and may not be ready.
     pub(crate) async fn unready_nexus_with(&self, change: impl FnOnce(&mut Config)) -> Instance {
         let mut config = self.config.clone();

@@ -1,0 +1,123 @@
+//! Hands requests for a session that another pod holds over to that pod, so that a client that polls needs no sticky
+//! sessions.
+
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::AppState;
+use super::stream::{Handshake, room, switch_protocols};
+use crate::chain::Chain;
+use crate::problem::ApiError;
+
+/// Marks a request that came from another pod: it is not sent on once more.
+const FORWARDED: HeaderName = HeaderName::from_static("nexus-forwarded");
+
+/// How long another pod may take to accept a WebSocket.
+const ACCEPT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Largest head of an answer.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// What another pod needs of a request's head: what it asks for, and what its rights depend on.
+const PASSED_ON: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::ORIGIN,
+    header::AUTHORIZATION,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+];
+
+/// Where the session is held, if another pod holds it.
+pub(super) async fn holder(state: &AppState, parts: &Parts, sid: &str) -> Option<String> {
+    if parts.headers.contains_key(FORWARDED) { None } else { state.sessions.holder(state, sid).await }
+}
+
+/// Sends a request on, and its answer back.
+pub(super) async fn request(state: &AppState, holder: &str, parts: &Parts, body: Bytes) -> Result<Response, ApiError> {
+    let url = format!("http://{holder}{}", target(parts));
+    let request = state.peers.request(parts.method.clone(), url).headers(passed_on(parts)).body(body);
+    let answer = request.send().await.map_err(ApiError::unavailable)?;
+    let status = answer.status();
+    let names = [header::CONTENT_TYPE, header::CACHE_CONTROL];
+    let headers: HeaderMap =
+        names.into_iter().filter_map(|name| Some((name.clone(), answer.headers().get(&name)?.clone()))).collect();
+    let body = answer.bytes().await.map_err(ApiError::unavailable)?;
+    Ok((status, headers, body).into_response())
+}
+
+/// Opens the WebSocket at the pod that holds the session, and passes on what is said; nothing if it refuses.
+pub(super) async fn upgrade(
+    state: &AppState,
+    holder: &str,
+    parts: &Parts,
+    handshake: Handshake,
+) -> Result<Option<Response>, ApiError> {
+    let place = room(state)?;
+    let opened = match timeout(ACCEPT_DEADLINE, open(holder, parts)).await {
+        Ok(opened) => opened.map_err(ApiError::unavailable)?,
+        Err(_) => return Err(ApiError::unavailable("another pod did not answer in time")),
+    };
+    let Some((mut there, first)) = opened else { return Ok(None) };
+    let stopping = state.stopping.clone();
+    let response = switch_protocols(&state.tasks, handshake, move |mut here, brought| async move {
+        let _place = place;
+        let pass_on = async {
+            there.write_all(&brought).await?;
+            here.write_all(&first).await?;
+            copy_bidirectional(&mut here, &mut there).await
+        };
+        tokio::select! {
+            passed = pass_on => {
+                if let Err(error) = passed {
+                    tracing::debug!(error = %Chain(&error), "a WebSocket to another pod ended early");
+                }
+            }
+            () = stopping.cancelled() => {}
+        }
+    });
+    response.map(Some)
+}
+
+/// Asks the other pod for a WebSocket: the connection and what came on it after the answer, or nothing if it refuses.
+async fn open(holder: &str, parts: &Parts) -> std::io::Result<Option<(TcpStream, Vec<u8>)>> {
+    let mut stream = TcpStream::connect(holder).await?;
+    stream.set_nodelay(true)?;
+    let target = target(parts);
+    let mut head = format!("GET {target} HTTP/1.1\r\nhost: {holder}\r\nconnection: upgrade\r\nupgrade: websocket\r\n")
+        .into_bytes();
+    for (name, value) in &passed_on(parts) {
+        // A header's value has no line break, or it would not have been read.
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    stream.write_all(&head).await?;
+    let mut answer = Vec::new();
+    loop {
+        if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
+            let rest = answer.split_off(end + 4);
+            return Ok(answer.starts_with(b"HTTP/1.1 101 ").then_some((stream, rest)));
+        }
+        if answer.len() > HEAD_BYTES_MAX || stream.read_buf(&mut answer).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+fn target(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("/", |target| target.as_str())
+}
+
+fn passed_on(parts: &Parts) -> HeaderMap {
+    let named = PASSED_ON.into_iter().filter_map(|name| Some((name.clone(), parts.headers.get(&name)?.clone())));
+    named.chain([(FORWARDED, HeaderValue::from_static("1"))]).collect()
+}
