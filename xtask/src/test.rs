@@ -2,6 +2,7 @@
 //! summary at the end. A suite that fails does not keep the others from running.
 
 mod binaries;
+mod clients;
 mod end_to_end;
 mod libtest;
 mod summary;
@@ -112,10 +113,12 @@ fn within<Guard>(
     }
 }
 
-/// Databases of the service tests' own, that end before the cluster needs the memory.
+/// The clients and databases of the service tests' own, which end before the cluster needs the memory.
 fn services() -> Result<(Services, Vec<(String, String)>)> {
+    let clients = clients::installed().context("install the clients that the service tests run")?;
     let services = Services::start(Ports::Free).context("start the databases of the service tests")?;
-    let environment = services.environment();
+    let mut environment = services.environment();
+    environment.push(("AZORA_TEST_NPM_CLIENTS".to_owned(), clients.display().to_string()));
     Ok((services, environment))
 }
 

@@ -11,6 +11,7 @@ mod caches;
 mod documents;
 mod event_stream;
 mod history;
+mod npm;
 mod outage;
 mod polling;
 mod publish;

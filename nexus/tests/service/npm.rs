@@ -1,0 +1,62 @@
+//! The clients of the field, unmodified, from the npm registry: they reach Nexus as they reach any other server.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::support::{World, token};
+
+/// No script of a correct program comes near it, even on a loaded machine.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// Runs a script of `tests/clients` on two pods.
+async fn run(script: &str, arguments: &[&str]) {
+    let clients = std::env::var("AZORA_TEST_NPM_CLIENTS");
+    let clients = clients.expect("AZORA_TEST_NPM_CLIENTS is not set; run the tests through `cargo xtask test`");
+    let world = World::new().await;
+    let (one, two) = (world.pod().await, world.pod().await);
+    let mut node = Command::new("node");
+    node.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script)).args(arguments);
+    node.env("AZORA_TEST_NPM_CLIENTS", clients)
+        .env("PODS", format!("{},{}", one.nexus.address(), two.nexus.address()))
+        .env("TOKEN", token("events:read events:write"))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = timeout(DEADLINE, node.output()).await.expect("the script ends").expect("node runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script} {arguments:?}: {}\n{said}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn socket_io_client_over_websocket_is_recovered_on_another_pod() {
+    for client in ["socket.io-client", "socket.io-client-4.6", "socket.io-client-4.0"] {
+        run("socket_io.mjs", &[client, "websocket"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn socket_io_client_that_polls_is_answered_by_every_pod_and_recovered() {
+    for client in ["socket.io-client", "socket.io-client-4.6", "socket.io-client-4.0"] {
+        run("socket_io.mjs", &[client, "polling"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn socket_io_client_moves_from_polling_to_a_websocket() {
+    for client in ["socket.io-client", "socket.io-client-4.6", "socket.io-client-4.0"] {
+        run("socket_io.mjs", &[client, "polling", "websocket"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ws_answers_pings_and_resumes() {
+    run("ws.mjs", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn event_source_goes_on_by_itself() {
+    run("event_source.mjs", &[]).await;
+}
