@@ -4,9 +4,11 @@ pub mod access;
 pub mod caller;
 pub mod claims;
 mod jwks;
+pub mod revocations;
 pub mod verifier;
 
 pub use access::Access;
 pub use caller::{Admin, Caller, EventsRead, EventsReadOwn, EventsWrite, Scope, UsersRead, UsersWrite};
 pub use claims::Claims;
+pub use revocations::Revocations;
 pub use verifier::{PrepareVerifier, Verifier, VerifyToken, sign};

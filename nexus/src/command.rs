@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use uuid::Uuid;
 
 use crate::auth::{Claims, sign};
 use crate::chain::Chain;
@@ -141,6 +142,8 @@ fn token(arguments: &TokenArguments) -> anyhow::Result<String> {
         sub: arguments.subject.clone(),
         exp: now + arguments.ttl_seconds,
         scope: arguments.scope.clone(),
+        iat: Some(now),
+        jti: Some(Uuid::new_v4().to_string()),
         iss: arguments.auth_issuer.clone(),
         aud: arguments.auth_audience.clone(),
     };

@@ -8,6 +8,7 @@ pub mod event_types;
 pub mod events;
 pub mod health;
 pub mod openapi;
+pub mod revocations;
 pub mod server;
 pub mod socket_io;
 pub mod stream;
@@ -28,6 +29,7 @@ pub fn routes() -> Routes {
         .merge(events::routes())
         .merge(event_types::routes())
         .merge(users::routes())
+        .merge(revocations::routes())
         .merge(stream::routes())
         .merge(event_stream::routes())
         .merge(socket_io::routes())

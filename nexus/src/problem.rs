@@ -128,6 +128,9 @@ impl ApiError {
             Self::RefuseToken(VerifyToken::Expired) => {
                 (StatusCode::UNAUTHORIZED, "token_expired", "The token has expired")
             }
+            Self::RefuseToken(VerifyToken::Revoked) => {
+                (StatusCode::UNAUTHORIZED, "token_revoked", "The token was revoked")
+            }
             Self::RefuseToken(VerifyToken::Refuse) => {
                 (StatusCode::UNAUTHORIZED, "token_invalid", "The token is not valid")
             }

@@ -169,6 +169,8 @@ impl Parts {
         tasks.spawn(state.tail.clone().run(stopping()));
         tasks.spawn(state.hub.clone().dispatch(state.tail.clone(), stopping()));
         tasks.spawn(state.hub.clone().drain_with(state.draining.clone()));
+        let revocations = state.verifier.revocations().clone();
+        tasks.spawn(revocations.follow(state.postgres.clone(), state.hub.clone(), stopping()));
         if let Some(address) = &state.config.advertise {
             tasks.spawn(state.sessions.clone().announce(address.clone(), state.clone()));
         }

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn access(scope: &str) -> Access {
-        Access::of(&Claims { sub: "u1".into(), exp: 0, scope: scope.into(), iss: None, aud: None })
+        Access::of(&Claims { sub: "u1".into(), scope: scope.into(), ..Claims::default() })
     }
 
     fn entry(event_type: &str, rooms: &[&str]) -> Entry {

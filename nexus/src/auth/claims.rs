@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What a token says. `sub` and `exp` are required; `scope` is a list separated by spaces (RFC 8693).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// Who calls.
     pub sub: String,
@@ -12,6 +12,12 @@ pub struct Claims {
     /// What the caller may do.
     #[serde(default)]
     pub scope: String,
+    /// When it was issued, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
+    /// The token's own id, by which it can be revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
     /// Who issued the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iss: Option<String>,
@@ -36,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_scope_is_a_whole_word() {
-        let claims = |scope: &str| Claims { sub: "s".into(), exp: 0, scope: scope.into(), iss: None, aud: None };
+        let claims = |scope: &str| Claims { sub: "s".into(), scope: scope.into(), ..Claims::default() };
         assert!(claims("users:read events:read").allows("events:read"));
         assert!(claims("admin").allows("events:read"));
         assert!(claims("events:read").allows("events:read:own"));

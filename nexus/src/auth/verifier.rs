@@ -5,6 +5,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 
 use super::claims::Claims;
 use super::jwks::{FetchKeys, KeySet};
+use super::revocations::Revocations;
 use crate::config::{AuthConfig, Secret};
 
 /// Shorter keys can be guessed (RFC 7518, section 3.2).
@@ -35,6 +36,9 @@ pub enum VerifyToken {
     /// The token is past its end.
     #[error("the token has expired")]
     Expired,
+    /// It was ended before its time.
+    #[error("the token was revoked")]
+    Revoked,
     /// Anything else; what exactly is no business of the caller's.
     #[error("the token is not valid")]
     Refuse,
@@ -49,6 +53,7 @@ pub struct Verifier {
     keys: Keys,
     issuer: Option<String>,
     audience: Option<String>,
+    revocations: Revocations,
 }
 
 #[derive(Debug)]
@@ -65,11 +70,32 @@ impl Verifier {
             (None, Some(url)) => Keys::Published(KeySet::new(url).map_err(PrepareVerifier::BuildClient)?),
             _ => return Err(PrepareVerifier::ChooseKeys),
         };
-        Ok(Self { keys, issuer: config.issuer.clone(), audience: config.audience.clone() })
+        Ok(Self {
+            keys,
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            revocations: Revocations::default(),
+        })
     }
 
-    /// The claims of a token that is signed by the right key, in time, and meant for us.
+    /// What was revoked.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// The claims of a token that is signed by the right key, in time, meant for us, and not revoked.
     pub async fn verify(&self, token: &str) -> Result<Claims, VerifyToken> {
+        let claims = self.read(token).await?;
+        self.check(&claims)?;
+        Ok(claims)
+    }
+
+    /// Refuses a token that was good, if it was revoked since.
+    pub fn check(&self, claims: &Claims) -> Result<(), VerifyToken> {
+        if self.revocations.concern(claims) { Err(VerifyToken::Revoked) } else { Ok(()) }
+    }
+
+    async fn read(&self, token: &str) -> Result<Claims, VerifyToken> {
         match &self.keys {
             Keys::Shared(key) => self.decode(token, key, Algorithm::HS256),
             Keys::Published(set) => {

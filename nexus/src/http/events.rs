@@ -271,6 +271,8 @@ async fn list(
         match &mut waiting {
             Some((_, waiter)) if read.entries.is_empty() && read.gap.is_none() => {
                 let came = timeout_at(deadline, waiter.entry_after(read.head)).await.is_ok();
+                // What came meanwhile is not for one whose token was revoked meanwhile.
+                state.verifier.check(&caller.claims)?;
                 if !came || state.hub.is_draining() {
                     break read;
                 }

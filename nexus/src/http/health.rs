@@ -55,6 +55,9 @@ async fn ready(State(state): State<AppState>) -> Result<&'static str, ApiError> 
     if !state.tail.is_loaded() {
         return Err(ApiError::unavailable("the log was not read yet"));
     }
+    if !state.verifier.revocations().is_loaded() {
+        return Err(ApiError::unavailable("the revocations were not read yet"));
+    }
     Ok("ready\n")
 }
 

@@ -17,6 +17,8 @@ pub enum Close {
     FrameTooLarge,
     /// The token was refused, or has expired and was not refreshed.
     Unauthenticated,
+    /// The token was revoked.
+    Revoked,
     /// The client did not authenticate within the deadline.
     AuthenticationLate,
     /// Nothing came from the client for two heartbeat intervals.
@@ -40,6 +42,7 @@ impl Close {
             Self::Unauthenticated => 4401,
             Self::AuthenticationLate => 4403,
             Self::PeerSilent => 4408,
+            Self::Revoked => 4410,
             Self::PeerSlow => 4429,
         }
     }
@@ -56,6 +59,7 @@ impl Close {
             Self::Unauthenticated => "unauthenticated",
             Self::AuthenticationLate => "authentication_late",
             Self::PeerSilent => "peer_silent",
+            Self::Revoked => "revoked",
             Self::PeerSlow => "peer_slow",
         }
     }

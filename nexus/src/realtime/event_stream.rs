@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::stream;
 use tokio::time::{Instant, sleep_until};
 
+use super::close::Close;
 use super::encode;
 use super::feed::{Due, Feed};
 use super::metrics::Counted;
@@ -61,14 +62,14 @@ impl EventStream {
         let now = Instant::now();
         let (deadline, late) = self.feed.session.deadline();
         self.feed.look_at_the_clock(now);
-        if self.feed.is_draining() {
+        if self.feed.session.may_be_revoked() && self.feed.session.is_revoked() {
+            self.close(Close::Revoked, out);
+        } else if self.feed.is_draining() {
             let delay = self.feed.session.limits.delay_of_return();
             encode::server_sent_retry(delay, out);
             self.ended = true;
         } else if now >= deadline {
-            encode::server_sent_close(late, self.feed.position(), out);
-            self.feed.session.state.metrics.stream.closed(late);
-            self.ended = true;
+            self.close(late, out);
         } else if let Some(due) = self.feed.due() {
             match due {
                 Due::Inbox => self.feed.take(out),
@@ -83,12 +84,20 @@ impl EventStream {
         }
     }
 
+    fn close(&mut self, why: Close, out: &mut Vec<u8>) {
+        encode::server_sent_close(why, self.feed.position(), out);
+        self.feed.session.state.metrics.stream.closed(why);
+        self.ended = true;
+    }
+
     /// Waits until something is due, or the clock has to be looked at.
     async fn rest(&self, deadline: Instant) {
         let until = [self.feed.retry_at()].into_iter().flatten().fold(deadline.min(self.heartbeat_at), Instant::min);
         let woken = poll_fn(|context| {
             self.feed.register(context.waker());
-            if self.feed.is_draining() || self.feed.due().is_some() { Poll::Ready(()) } else { Poll::Pending }
+            let session = &self.feed.session;
+            let concerned = session.may_be_revoked() || self.feed.is_draining() || self.feed.due().is_some();
+            if concerned { Poll::Ready(()) } else { Poll::Pending }
         });
         tokio::select! {
             () = woken => {}

@@ -95,6 +95,11 @@ impl Hub {
     pub(crate) async fn drain_with(self, draining: CancellationToken) {
         draining.cancelled().await;
         self.shared.draining.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Lets every connection look at what concerns it.
+    pub(crate) fn wake_all(&self) {
         self.index().connections.values().for_each(|inbox| inbox.wake());
     }
 

@@ -36,6 +36,8 @@ pub struct Session {
     pub(super) subscriptions_made: u64,
     /// Counts changes of the subscriptions and of what they may see.
     pub(super) subscriptions_changed: u64,
+    /// The revocations that were looked at.
+    revocations_seen: u64,
     /// Until when the session may go on as it is: the end of the token, or the end of the
     /// time to authenticate.
     deadline: Instant,
@@ -95,6 +97,7 @@ impl Session {
             subscriptions: Vec::new(),
             subscriptions_made: 0,
             subscriptions_changed: 0,
+            revocations_seen: 0,
             deadline,
         }
     }
@@ -106,6 +109,18 @@ impl Session {
             None => Close::AuthenticationLate,
         };
         (self.deadline, close)
+    }
+
+    /// Whether there are revocations that were not looked at.
+    pub(super) fn may_be_revoked(&self) -> bool {
+        self.revocations_seen != self.state.verifier.revocations().revision()
+    }
+
+    /// Looks at the revocations; whether they concern this client.
+    pub(super) fn is_revoked(&mut self) -> bool {
+        let revocations = self.state.verifier.revocations();
+        self.revocations_seen = revocations.revision();
+        self.identity.as_ref().is_some_and(|identity| revocations.concern(&identity.claims))
     }
 
     /// Executes a command.
@@ -132,6 +147,7 @@ impl Session {
                 let close = match error {
                     VerifyToken::FetchKeys(_) => None,
                     VerifyToken::Expired | VerifyToken::Refuse => Some(Close::Unauthenticated),
+                    VerifyToken::Revoked => Some(Close::Revoked),
                 };
                 return Err(Refusal { close, ..ApiError::from(error).into() });
             }

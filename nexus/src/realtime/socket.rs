@@ -54,6 +54,7 @@ enum End {
 
 /// What a connection does next.
 enum Turn {
+    LookAtRevocations,
     Drain,
     LookAtTheClock,
     Write,
@@ -138,6 +139,8 @@ impl Connection {
         loop {
             let turn = poll_fn(|context| self.turn(context, timer.as_mut())).await;
             match turn {
+                Turn::LookAtRevocations if self.feed.session.is_revoked() => return Err(End::Close(Close::Revoked)),
+                Turn::LookAtRevocations => {}
                 Turn::Drain if self.client.is_none() => return Err(End::Close(Close::Drain)),
                 Turn::Drain => {
                     let delay = Duration::from_millis(self.feed.session.limits.delay_of_return());
@@ -168,6 +171,9 @@ impl Connection {
     /// which there may always be more.
     fn turn(&mut self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Turn> {
         self.feed.register(context.waker());
+        if self.feed.session.may_be_revoked() {
+            return Poll::Ready(Turn::LookAtRevocations);
+        }
         if self.feed.is_draining() && self.leave_at.is_none() {
             return Poll::Ready(Turn::Drain);
         }

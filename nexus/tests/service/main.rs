@@ -16,6 +16,7 @@ mod outage;
 mod polling;
 mod publish;
 mod retention;
+mod revocation;
 mod sequencer;
 mod socket_io;
 mod sql;

@@ -55,7 +55,7 @@ pub(crate) fn token(scope: &str) -> String {
 /// A token by key, subject, scope and validity in seconds.
 pub(crate) fn token_of(key: &str, subject: &str, scope: &str, ttl_seconds: i64) -> String {
     let exp = u64::try_from(jiff::Timestamp::now().as_second() + ttl_seconds).expect("the end lies after 1970");
-    let claims = Claims { sub: subject.to_owned(), exp, scope: scope.to_owned(), iss: None, aud: None };
+    let claims = Claims { sub: subject.to_owned(), exp, scope: scope.to_owned(), ..Claims::default() };
     sign(&Secret::from(key), &claims).expect("the key is long enough")
 }
 

@@ -1,0 +1,81 @@
+//! `POST /v1/revocations`: ends tokens before their time.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{Method, StatusCode};
+use axum::routing::post;
+use jiff::Timestamp;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use super::extract::JsonOf;
+use super::{Answer, AppState, Operation, Routes};
+use crate::auth::{Admin, Caller, Scope};
+use crate::events::Violation;
+use crate::problem::ApiError;
+use crate::store::postgres::in_time;
+
+/// Longest subject or id of a token, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+
+pub(super) fn routes() -> Routes {
+    let operation = Operation {
+        scope: Some(Admin::NAME),
+        body: vec![("application/json", SchemaGenerator::subschema_for::<NewRevocation>)],
+        answers: vec![Answer::json::<Revocation>(201, "Revoked; every pod knows within a second")],
+        ..Operation::new(Method::POST, "/v1/revocations", "revokeTokens", "Ends tokens before their time")
+    };
+    Routes::new().with(operation, post(revoke))
+}
+
+/// What is to be revoked: one of the two.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NewRevocation {
+    /// Every token of this subject (`sub`) that was issued up to now. Those issued from the next second on count again.
+    #[schemars(length(min = 1, max = 256))]
+    subject: Option<String>,
+    /// The token with this id (`jti`).
+    #[schemars(length(min = 1, max = 256))]
+    token_id: Option<String>,
+}
+
+/// What was revoked.
+#[derive(Serialize, JsonSchema)]
+struct Revocation {
+    /// The subject whose tokens count no more.
+    subject: Option<String>,
+    /// The token that counts no more.
+    token_id: Option<String>,
+    /// Up to when they were issued.
+    revoked_at: Timestamp,
+}
+
+async fn revoke(
+    State(state): State<AppState>,
+    _: Caller<Admin>,
+    JsonOf(NewRevocation { subject, token_id }): JsonOf<NewRevocation>,
+) -> Result<(StatusCode, Json<Revocation>), ApiError> {
+    let violation = match (&subject, &token_id) {
+        (Some(_), Some(_)) | (None, None) => Some(Violation::new("", "has either `subject` or `token_id`")),
+        (Some(name), None) => refused("/subject", name),
+        (None, Some(name)) => refused("/token_id", name),
+    };
+    if let Some(violation) = violation {
+        return Err(ApiError::InvalidDocument(vec![violation]));
+    }
+    let insert = "INSERT INTO revocation (subject, token_id) VALUES ($1, $2) RETURNING revoked_at";
+    let insert = sqlx::query_scalar(insert).bind(&subject).bind(&token_id).fetch_one(&state.postgres);
+    let revoked_at: jiff_sqlx::Timestamp = in_time(insert).await.map_err(ApiError::unavailable)?;
+    tracing::info!(subject, token_id, "tokens were revoked");
+    // The other pods look by themselves; whoever asks this one is refused from now on.
+    let revocations = state.verifier.revocations();
+    revocations.look(&state.postgres, &state.hub).await.map_err(ApiError::unavailable)?;
+    Ok((StatusCode::CREATED, Json(Revocation { subject, token_id, revoked_at: revoked_at.to_jiff() })))
+}
+
+fn refused(path: &str, name: &str) -> Option<Violation> {
+    let valid = (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control);
+    let message = format!("must have 1 to {NAME_BYTES_MAX} bytes and no control characters");
+    (!valid).then(|| Violation::new(path, message))
+}
