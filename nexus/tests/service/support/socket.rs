@@ -109,13 +109,17 @@ impl Socket {
 
     /// The next push, which is no heartbeat.
     pub(crate) async fn push(&mut self) -> Value {
-        loop {
-            match self.next().await {
-                Next::Frame(frame) if frame["push"] == "heartbeat" => {}
-                Next::Frame(frame) => return frame,
-                Next::Closed(code) => panic!("closed with {code} instead of a push"),
+        // Heartbeats alone are no push.
+        let push = async {
+            loop {
+                match self.next().await {
+                    Next::Frame(frame) if frame["push"] == "heartbeat" => {}
+                    Next::Frame(frame) => return frame,
+                    Next::Closed(code) => panic!("closed with {code} instead of a push"),
+                }
             }
-        }
+        };
+        tokio::time::timeout(DEADLINE, push).await.expect("a push comes")
     }
 
     /// The next events, of which there must be this many without anything between them.
