@@ -22,7 +22,7 @@ use crate::events::{CloudEvent, Pattern, Publisher, Registry, Violation};
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::log::{NewEvent, Published};
 use crate::position::{ParsePosition, Position};
-use crate::problem::ApiError;
+use crate::problem::{ApiError, Problem};
 use crate::realtime::subscription::Filter;
 
 /// Most events of one batch.
@@ -44,6 +44,12 @@ fn publish_operation() -> Operation {
     let headers: &[&str] = &["Nexus-Position"];
     Operation {
         scope: Some(EventsWrite::NAME),
+        parameters: vec![Parameter {
+            place: "query",
+            name: "atomic",
+            description: "false publishes those events of a batch that are valid and tells of each; true by default.",
+            required: false,
+        }],
         body: vec![
             ("application/cloudevents+json", SchemaGenerator::subschema_for::<Event>),
             ("application/cloudevents-batch+json", SchemaGenerator::subschema_for::<Vec<Event>>),
@@ -52,6 +58,7 @@ fn publish_operation() -> Operation {
         answers: vec![
             Answer { headers, ..Answer::json::<Answered>(201, "Published, at least one for the first time") },
             Answer { headers, ..Answer::json::<Answered>(200, "All were published before") },
+            Answer { headers, ..Answer::json::<Answered>(207, "Some were refused, with `atomic=false`") },
         ],
         ..Operation::new(Method::POST, "/v1/events", "publishEvents", "Publishes one event, or a batch as a whole")
     }
@@ -105,29 +112,74 @@ pub struct Receipt {
     pub duplicate: bool,
 }
 
+/// What became of one event of a batch.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Outcome {
+    Published(Receipt),
+    Refused {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// Why.
+        problem: Problem,
+    },
+}
+
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Answered {
-    Batch { results: Vec<Receipt> },
+    Batch { results: Vec<Outcome> },
     Single(Receipt),
 }
 
-async fn publish(State(state): State<AppState>, caller: Caller<EventsWrite>, body: Body) -> Result<Response, ApiError> {
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishQuery {
+    #[serde(default = "all_or_none")]
+    atomic: bool,
+}
+
+fn all_or_none() -> bool {
+    true
+}
+
+async fn publish(
+    State(state): State<AppState>,
+    caller: Caller<EventsWrite>,
+    QueryOf(PublishQuery { atomic }): QueryOf<PublishQuery>,
+    body: Body,
+) -> Result<Response, ApiError> {
     let (documents, single) = documents(&body)?;
-    let events = accept(state.registry, &caller.claims, documents, single)?;
-    let receipts = publish_all(&state, events).await?;
-    let fresh = receipts.iter().any(|receipt| !receipt.duplicate);
-    let status = if fresh { StatusCode::CREATED } else { StatusCode::OK };
+    let (events, refused) = if atomic || single {
+        (accept(state.registry, &caller.claims, documents, single)?, Vec::new())
+    } else {
+        accept_each(state.registry, &caller.claims, documents)?
+    };
+    let mut receipts = publish_all(&state, events).await?;
+    let status = match (receipts.iter().any(|receipt| !receipt.duplicate), refused.is_empty()) {
+        (_, false) => StatusCode::MULTI_STATUS,
+        (true, true) => StatusCode::CREATED,
+        (false, true) => StatusCode::OK,
+    };
     let newest = receipts.iter().map(|receipt| receipt.position).max().unwrap_or_else(|| state.tail.position());
-    let mut receipts = receipts;
     let answer = match receipts.pop() {
         Some(receipt) if single => Answered::Single(receipt),
         last => {
             receipts.extend(last);
-            Answered::Batch { results: receipts }
+            Answered::Batch { results: outcomes(receipts, refused) }
         }
     };
     Ok((status, [(POSITION_HEADER, newest.to_string())], Json(answer)).into_response())
+}
+
+/// What became of each event, in the order of the batch.
+fn outcomes(receipts: Vec<Receipt>, refused: Vec<(usize, ApiError)>) -> Vec<Outcome> {
+    let mut outcomes: Vec<Outcome> = receipts.into_iter().map(Outcome::Published).collect();
+    // In the order of their places: each finds those before it already there.
+    for (index, error) in refused {
+        outcomes.insert(index, Outcome::Refused { index, problem: error.problem() });
+    }
+    outcomes
 }
 
 /// The events of the body, and whether it was a single one.
@@ -151,10 +203,7 @@ pub(crate) fn accept(
     documents: Vec<Value>,
     single: bool,
 ) -> Result<Vec<NewEvent>, ApiError> {
-    if documents.len() > BATCH_EVENTS_MAX {
-        let message = format!("has more than {BATCH_EVENTS_MAX} events");
-        return Err(ApiError::InvalidDocument(vec![Violation::new("", message)]));
-    }
+    check_length(&documents)?;
     let now = Timestamp::now();
     let mut violations = Vec::new();
     let mut events = Vec::with_capacity(documents.len());
@@ -162,35 +211,55 @@ pub(crate) fn accept(
         let place = if single { String::new() } else { format!("/{index}") };
         match validate(registry, claims, document, now) {
             Ok(event) => events.push(event),
-            Err(Refusal::Reserved(event_type)) => return Err(ApiError::ReservedType(event_type)),
-            Err(Refusal::Scope(scope)) => return Err(ApiError::LackScope { scope }),
-            Err(Refusal::Invalid(found)) => {
+            Err(ApiError::InvalidDocument(found)) => {
                 let found = found.into_iter().map(|one| Violation::new(place.clone() + &one.path, one.message));
                 violations.extend(found);
             }
+            Err(refused) => return Err(refused),
         }
     }
     if violations.is_empty() { Ok(events) } else { Err(ApiError::InvalidDocument(violations)) }
 }
 
-enum Refusal {
-    Invalid(Vec<Violation>),
-    Reserved(String),
-    Scope(&'static str),
+/// The events that may be published, and why each other one, by its place, may not.
+#[expect(clippy::type_complexity, reason = "read in one place")]
+fn accept_each(
+    registry: &Registry,
+    claims: &Claims,
+    documents: Vec<Value>,
+) -> Result<(Vec<NewEvent>, Vec<(usize, ApiError)>), ApiError> {
+    check_length(&documents)?;
+    let now = Timestamp::now();
+    let (mut events, mut refused) = (Vec::new(), Vec::new());
+    for (index, document) in documents.into_iter().enumerate() {
+        match validate(registry, claims, document, now) {
+            Ok(event) => events.push(event),
+            Err(error) => refused.push((index, error)),
+        }
+    }
+    Ok((events, refused))
 }
 
-fn validate(registry: &Registry, claims: &Claims, document: Value, now: Timestamp) -> Result<NewEvent, Refusal> {
-    let event = CloudEvent::read(document, now).map_err(Refusal::Invalid)?;
-    let definition = registry.validate(&event).map_err(Refusal::Invalid)?;
+fn check_length(documents: &[Value]) -> Result<(), ApiError> {
+    if documents.len() <= BATCH_EVENTS_MAX {
+        return Ok(());
+    }
+    let message = format!("has more than {BATCH_EVENTS_MAX} events");
+    Err(ApiError::InvalidDocument(vec![Violation::new("", message)]))
+}
+
+fn validate(registry: &Registry, claims: &Claims, document: Value, now: Timestamp) -> Result<NewEvent, ApiError> {
+    let event = CloudEvent::read(document, now).map_err(ApiError::InvalidDocument)?;
+    let definition = registry.validate(&event).map_err(ApiError::InvalidDocument)?;
     match definition.publisher {
-        Publisher::Nexus => return Err(Refusal::Reserved(event.event_type)),
-        Publisher::Administrator if !claims.allows("admin") => return Err(Refusal::Scope("admin")),
+        Publisher::Nexus => return Err(ApiError::ReservedType(event.event_type)),
+        Publisher::Administrator if !claims.allows("admin") => return Err(ApiError::LackScope { scope: "admin" }),
         Publisher::Administrator | Publisher::Service => {}
     }
     let event = NewEvent::accepted(event);
     if event.encoded_bytes() > EVENT_BYTES_MAX {
         let message = format!("has more than {EVENT_BYTES_MAX} bytes");
-        return Err(Refusal::Invalid(vec![Violation::new("", message)]));
+        return Err(ApiError::InvalidDocument(vec![Violation::new("", message)]));
     }
     Ok(event)
 }

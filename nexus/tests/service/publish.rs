@@ -144,3 +144,43 @@ async fn write_in_order(client: Client, writer: usize) {
         client.publish(&event(&format!("{writer}-{number}"), &format!("writer-{writer}"))).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_batch_that_is_not_atomic_the_valid_events_are_published_and_each_other_one_is_told() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    client.publish(&event("there", "a")).await;
+    let mut invalid = event("invalid", "a");
+    invalid["data"]["status"] = json!("sleepy");
+    let mut reserved = event("reserved", "a");
+    reserved["type"] = json!("user.login");
+    let user = "0197d0a4-3a5c-7c3e-9d5b-6a1f0e2d4c3b";
+    reserved["subject"] = json!(format!("user/{user}"));
+    reserved["data"] = json!({"user_id": user, "version": 1, "logged_in_at": "2026-01-02T03:04:05Z"});
+    let batch =
+        json!([json!("no event"), event("one", "a"), invalid, event("there", "a"), reserved, event("two", "a")]);
+    let answer = client.post("/v1/events?atomic=false", &batch).await;
+    assert_eq!((answer.status, answer.header("nexus-position")), (207, Some("1.3")), "{}", answer.text);
+    let told: Vec<Value> = answer.body["results"]
+        .as_array()
+        .expect("each is told")
+        .iter()
+        .map(|one| json!([one["position"], one["duplicate"], one["index"], one["problem"]["code"]]))
+        .collect();
+    let wanted = json!([
+        [null, null, 0, "invalid_document"],
+        ["1.2", false, null, null],
+        [null, null, 2, "invalid_document"],
+        ["1.1", true, null, null],
+        [null, null, 4, "type_reserved"],
+        ["1.3", false, null, null],
+    ]);
+    assert_eq!(json!(told), wanted);
+    assert_eq!(answer.body["results"][2]["problem"]["violations"][0]["path"], "/data/status");
+    assert_eq!(world.log().await.len(), 3);
+    // As a whole it is refused, and without a fault it is answered like any other.
+    assert_eq!(client.post("/v1/events", &batch).await.problem(), (403, "type_reserved"));
+    assert_eq!(client.post("/v1/events?atomic=false", &json!([event("three", "a")])).await.status, 201);
+    assert_eq!(client.post("/v1/events?atomic=false", &json!([event("three", "a")])).await.status, 200);
+    assert_eq!(client.post("/v1/events?atomic=perhaps", &batch).await.problem(), (400, "invalid_parameter"));
+}
