@@ -8,7 +8,6 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 
 use crate::auth::{Claims, sign};
@@ -16,6 +15,7 @@ use crate::chain::Chain;
 use crate::config::{Config, DatabaseConfig, Secret};
 use crate::events::Registry;
 use crate::http::{event_types, openapi, routes};
+use crate::logging::{self, LogFormat};
 use crate::serve::Nexus;
 use crate::store;
 
@@ -37,12 +37,6 @@ struct LogArguments {
     /// How log lines look.
     #[arg(long, env = "NEXUS_LOG_FORMAT", value_enum, default_value = "json", global = true)]
     log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    Json,
-    Text,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,7 +85,9 @@ struct TokenArguments {
 
 /// Runs a command to its end.
 pub fn run(command: Command) -> ExitCode {
-    let outcome = start_log(&command.log).and_then(|()| act(command.action));
+    let outcome = logging::start(&command.log.log, command.log.log_format)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| act(command.action));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -99,17 +95,6 @@ pub fn run(command: Command) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn start_log(arguments: &LogArguments) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&arguments.log).context("read the log filter")?;
-    // Standard output carries documents and tokens, so log lines go to standard error.
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match arguments.log_format {
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
-        LogFormat::Text => subscriber.init(),
-    }
-    Ok(())
 }
 
 fn act(action: Action) -> anyhow::Result<()> {

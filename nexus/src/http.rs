@@ -7,6 +7,7 @@ pub mod event_stream;
 pub mod event_types;
 pub mod events;
 pub mod health;
+pub mod log_filter;
 pub mod openapi;
 pub mod revocations;
 pub mod server;
@@ -30,6 +31,7 @@ pub fn routes() -> Routes {
         .merge(event_types::routes())
         .merge(users::routes())
         .merge(revocations::routes())
+        .merge(log_filter::routes())
         .merge(stream::routes())
         .merge(event_stream::routes())
         .merge(socket_io::routes())

@@ -11,6 +11,7 @@ pub mod log;
 pub mod store;
 
 pub mod auth;
+pub mod logging;
 pub mod metrics;
 pub mod problem;
 

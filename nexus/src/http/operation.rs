@@ -103,6 +103,13 @@ impl Routes {
         self
     }
 
+    /// Adds the operation of a handler that stands beside another one's at its path.
+    #[must_use]
+    pub fn documented(mut self, operation: Operation) -> Self {
+        self.operations.push(operation);
+        self
+    }
+
     /// Adds the routes of another front.
     #[must_use]
     pub fn merge(mut self, other: Self) -> Self {

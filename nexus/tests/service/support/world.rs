@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use nexus::config::Config;
+use nexus::logging::LogFormat;
 use nexus::serve::Nexus;
 use nexus::store::postgres::migrate;
 use sqlx::PgPool;
@@ -39,10 +40,9 @@ fn environment(name: &str) -> String {
 impl World {
     /// A new, migrated and empty data layer.
     pub(crate) async fn new() -> Self {
-        if let Ok(filter) = std::env::var("NEXUS_LOG") {
-            // Another test of this process may have done it.
-            let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        }
+        let filter = std::env::var("NEXUS_LOG").unwrap_or_else(|_| "off".to_owned());
+        // Another test of this process may have done it.
+        nexus::logging::start(&filter, LogFormat::Text).expect("NEXUS_LOG is a filter");
         let name = format!("test_{}", Uuid::new_v4().simple());
         let postgres_url = environment("AZORA_TEST_DATABASE_URL");
         let mongo_url = mongo_database(&environment("AZORA_TEST_MONGO_URL"), &name);
