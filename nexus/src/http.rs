@@ -16,7 +16,7 @@ pub mod stream;
 pub mod users;
 
 pub mod extract;
-mod forward;
+pub mod forward;
 mod layers;
 
 pub use operation::{Answer, Operation, Parameter, Routes};

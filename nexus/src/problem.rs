@@ -125,6 +125,9 @@ impl ApiError {
             Self::RefuseToken(VerifyToken::FetchKeys(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "issuer_unavailable", "Tokens cannot be verified now")
             }
+            Self::RefuseToken(VerifyToken::AwaitRevocations) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Nexus cannot do this now")
+            }
             Self::RefuseToken(VerifyToken::Expired) => {
                 (StatusCode::UNAUTHORIZED, "token_expired", "The token has expired")
             }

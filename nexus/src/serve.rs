@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{PrepareVerifier, Verifier};
 use crate::config::Config;
 use crate::events::Registry;
-use crate::http::{self, AppState, Shared, server};
+use crate::http::{self, AppState, Shared, forward, server};
 use crate::log::publisher::Groups;
 use crate::log::sequencer::Sequencer;
 use crate::log::{Publisher, Tail, Wake, retention};
@@ -39,6 +39,9 @@ pub enum StartNexus {
     /// The settings of the verifier cannot be used.
     #[error("prepare the verifier of tokens")]
     PrepareVerifier(#[source] PrepareVerifier),
+    /// Other pods cannot be called.
+    #[error("prepare the client for other pods")]
+    PreparePeers(#[source] reqwest::Error),
     /// The address cannot be listened on.
     #[error("listen on {address}")]
     Listen {
@@ -149,7 +152,7 @@ impl Parts {
             wake,
             hub: Hub::default(),
             sessions: Sessions::default(),
-            peers: reqwest::Client::new(),
+            peers: forward::peers().map_err(StartNexus::PreparePeers)?,
             publisher,
             registry: Registry::global(),
             verifier,

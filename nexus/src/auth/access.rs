@@ -76,6 +76,12 @@ impl Access {
         }
     }
 
+    /// Whether the caller is in more rooms than a connection follows.
+    pub fn is_too_large(&self) -> bool {
+        // Its own and everyone's are not counted.
+        self.rooms().is_some_and(|rooms| rooms.len() > ROOMS_MAX + 2)
+    }
+
     /// Takes note of an entry that may let the caller into rooms; whether it did.
     pub fn grow(&mut self, entry: &Entry) -> bool {
         let Self::Rooms { person, rooms } = self else { return false };

@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::Claims;
+use super::verifier::LEEWAY_SECONDS;
 use crate::chain::Chain;
 use crate::realtime::Hub;
 use crate::store::postgres::in_time;
@@ -56,7 +57,9 @@ impl Revocations {
         let known = self.shared.known.read().unwrap_or_else(PoisonError::into_inner);
         let by_id = claims.jti.as_ref().is_some_and(|id| known.token_ids.contains(id));
         let by_subject = known.subjects.get(&claims.sub);
-        by_id || by_subject.is_some_and(|revoked| claims.iat.is_none_or(|issued| issued <= *revoked))
+        // The issuer's clock may be ahead of the database's.
+        let before = |revoked: &u64| claims.iat.is_none_or(|issued| issued <= revoked + LEEWAY_SECONDS);
+        by_id || by_subject.is_some_and(before)
     }
 
     /// Follows the table until shutdown, and wakes the connections for what is new.
@@ -91,7 +94,13 @@ impl Revocations {
             }
             known.token_ids.extend(token_id);
         }
-        *self.shared.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        let mut shared = self.shared.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.rows < shared.rows {
+            // Another look began later and was faster.
+            return Ok(());
+        }
+        *shared = known;
+        drop(shared);
         self.shared.revision.fetch_add(1, Ordering::AcqRel);
         hub.wake_all();
         Ok(())

@@ -11,7 +11,7 @@ use crate::config::{AuthConfig, Secret};
 /// Shorter keys can be guessed (RFC 7518, section 3.2).
 const HS256_KEY_BYTES_MIN: usize = 32;
 /// How far the issuer's clock may differ from ours.
-const LEEWAY_SECONDS: u64 = 10;
+pub(super) const LEEWAY_SECONDS: u64 = 10;
 
 /// Why no verifier can be made from the settings.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,9 @@ pub enum VerifyToken {
     /// The token is past its end.
     #[error("the token has expired")]
     Expired,
+    /// What was revoked was not read yet.
+    #[error("the revocations were not read yet")]
+    AwaitRevocations,
     /// It was ended before its time.
     #[error("the token was revoked")]
     Revoked,
@@ -92,6 +95,9 @@ impl Verifier {
 
     /// Refuses a token that was good, if it was revoked since.
     pub fn check(&self, claims: &Claims) -> Result<(), VerifyToken> {
+        if !self.revocations.is_loaded() {
+            return Err(VerifyToken::AwaitRevocations);
+        }
         if self.revocations.concern(claims) { Err(VerifyToken::Revoked) } else { Ok(()) }
     }
 

@@ -31,7 +31,7 @@ const BATCH_EVENTS_MAX: usize = 1_000;
 const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// Events of a page when the caller names no limit.
 const PAGE_EVENTS: usize = 100;
-/// Longest that a reader may wait for an event: with the deadline of a read it is below that of a request.
+/// Longest that a reader may wait for an event: below the deadline of a request, with room for reads that take long.
 const WAIT_SECONDS_MAX: u64 = 12;
 /// Carries the position of a write.
 pub const POSITION_HEADER: HeaderName = HeaderName::from_static("nexus-position");

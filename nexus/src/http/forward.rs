@@ -7,29 +7,43 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use reqwest::redirect::Policy;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::AppState;
 use super::stream::{Handshake, room, switch_protocols};
+use super::{AppState, server};
 use crate::chain::Chain;
 use crate::problem::ApiError;
 
 /// Marks a request that came from another pod: it is not sent on once more.
 const FORWARDED: HeaderName = HeaderName::from_static("nexus-forwarded");
 
+/// Calls other pods: at the addresses that they say, and at no other.
+pub fn peers() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(Policy::none())
+        .connect_timeout(ACCEPT_DEADLINE)
+        // Sooner than the other side ends it.
+        .pool_idle_timeout(Duration::from_secs(30))
+        .build()
+}
+
 /// How long another pod may take to accept a WebSocket.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long one side may go on after the other has ended.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Largest head of an answer.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// What another pod needs of a request's head: what it asks for, and what its rights depend on.
-const PASSED_ON: [HeaderName; 6] = [
+/// What another pod needs of a request's head. No token: the secret of the session is one.
+const PASSED_ON: [HeaderName; 5] = [
     header::CONTENT_TYPE,
     header::ORIGIN,
-    header::AUTHORIZATION,
     header::SEC_WEBSOCKET_KEY,
     header::SEC_WEBSOCKET_VERSION,
     header::SEC_WEBSOCKET_EXTENSIONS,
@@ -66,13 +80,21 @@ pub(super) async fn upgrade(
         Err(_) => return Err(ApiError::unavailable("another pod did not answer in time")),
     };
     let Some((mut there, first)) = opened else { return Ok(None) };
+    let send = Duration::from_secs(state.config.stream.send_seconds);
+    server::with_deadline(&there, send);
     let stopping = state.stopping.clone();
     let response = switch_protocols(&state.tasks, handshake, move |mut here, brought| async move {
         let _place = place;
+        server::with_deadline(&here, send);
         let pass_on = async {
             there.write_all(&brought).await?;
             here.write_all(&first).await?;
-            copy_bidirectional(&mut here, &mut there).await
+            let (mut read_here, mut write_here) = here.split();
+            let (mut said_there, mut told_there) = there.split();
+            tokio::select! {
+                ended = copy(&mut read_here, &mut told_there) => ended,
+                ended = copy(&mut said_there, &mut write_here) => ended,
+            }
         };
         tokio::select! {
             passed = pass_on => {
@@ -82,6 +104,8 @@ pub(super) async fn upgrade(
             }
             () = stopping.cancelled() => {}
         }
+        // One side has ended: the other may say its last, and holds no place here for longer.
+        let _ = timeout(CLOSE_DEADLINE, copy_bidirectional(&mut here, &mut there)).await;
     });
     response.map(Some)
 }

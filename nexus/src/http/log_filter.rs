@@ -54,8 +54,9 @@ async fn change(
         let violation = Violation::new("/filter", "must have 1 to 1024 bytes; `off` writes nothing");
         return Err(ApiError::InvalidDocument(vec![violation]));
     }
+    // Before, and so also when nothing more is to be written.
+    tracing::info!(filter, caller = caller.claims.sub, "the log filter is changed");
     logging::set_filter(&filter).map_err(refused)?;
-    tracing::info!(filter, caller = caller.claims.sub, "the log filter was changed");
     current()
 }
 

@@ -32,7 +32,8 @@ pub(super) fn routes() -> Routes {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NewRevocation {
-    /// Every token of this subject (`sub`) that was issued up to now. Those issued from the next second on count again.
+    /// Every token of this subject (`sub`) that was issued up to now. Tokens count again that are issued more than
+    /// ten seconds later, for the clocks of the issuer and the database may differ.
     #[schemars(length(min = 1, max = 256))]
     subject: Option<String>,
     /// The token with this id (`jti`).

@@ -69,9 +69,14 @@ pub(super) fn without_deadline(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_user_timeout(None);
 }
 
+/// A client that takes nothing for as long as `send` is given up by the kernel.
+pub(super) fn with_deadline(stream: &TcpStream, send: Duration) {
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(send));
+}
+
 /// A connection on which these cannot be set is no worse than one on a system without them.
 fn prepare(stream: &TcpStream, send: Duration) {
     // An event must not wait for the acknowledgement of the one before it.
     let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(send));
+    with_deadline(stream, send);
 }

@@ -163,7 +163,9 @@ pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History
         .bind(selection.after.map_or(0, |after| after.seq))
         .bind(selection.types)
         .bind(selection.subjects)
-        .bind(selection.rooms);
+        .bind(selection.rooms)
+        // Planned each time: whether an index helps depends on what is asked for.
+        .persistent(false);
     let rows = bounded(statement.bind(bound(selection.limit)).fetch_all(pool)).await?;
     let (head, oldest, rows) = split(&rows).map_err(ReadLog::QueryLog)?;
     let gap = match selection.after {

@@ -23,6 +23,8 @@ pub enum Close {
     AuthenticationLate,
     /// Nothing came from the client for two heartbeat intervals.
     PeerSilent,
+    /// The client has come into more rooms than one connection follows.
+    TooManyRooms,
     /// The client took nothing for the whole send deadline. What it misses is in the log:
     /// it resumes with its position.
     PeerSlow,
@@ -42,6 +44,7 @@ impl Close {
             Self::Unauthenticated => 4401,
             Self::AuthenticationLate => 4403,
             Self::PeerSilent => 4408,
+            Self::TooManyRooms => 4409,
             Self::Revoked => 4410,
             Self::PeerSlow => 4429,
         }
@@ -59,6 +62,7 @@ impl Close {
             Self::Unauthenticated => "unauthenticated",
             Self::AuthenticationLate => "authentication_late",
             Self::PeerSilent => "peer_silent",
+            Self::TooManyRooms => "too_many_rooms",
             Self::Revoked => "revoked",
             Self::PeerSlow => "peer_slow",
         }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::encode::Encoding;
 use super::session::Session;
@@ -48,9 +49,8 @@ impl Session {
                 return stretch;
             }
             self.push_entry(entry, complete.epoch, true, bytes, &mut stretch.contents);
-            if self.access.grow(entry) {
+            if self.grow(entry) {
                 // What follows may be for a room of which nothing was brought.
-                self.subscriptions_changed += 1;
                 return stretch;
             }
         }
@@ -65,7 +65,7 @@ impl Session {
         let mut stretch = Stretch::default();
         let head = self.state.tail.position();
         if self.subscriptions.iter().any(|subscription| subscription.position.epoch != head.epoch) {
-            self.look_up_access().await?;
+            self.look_again().await?;
             self.push_epoch_gaps(head, bytes, &mut stretch.contents);
         }
         let lowest = self.subscriptions.iter().map(|subscription| subscription.position.seq).min();
@@ -85,14 +85,12 @@ impl Session {
                         break;
                     }
                     self.push_entry(entry, head.epoch, live, bytes, &mut stretch.contents);
-                    if self.access.grow(entry) {
-                        self.subscriptions_changed += 1;
-                    }
+                    self.grow(entry);
                 }
             }
             Batch::Gap { oldest } => {
                 // What let the client in may be gone with the rest.
-                self.look_up_access().await?;
+                self.look_again().await?;
                 self.push_gap(oldest - 1, bytes, &mut stretch.contents);
             }
         }
@@ -118,6 +116,23 @@ impl Session {
         for subscription in self.subscriptions.iter_mut().filter(|one| one.position.epoch == place.epoch) {
             subscription.position.seq = subscription.position.seq.max(place.seq);
         }
+    }
+
+    /// Takes note of an entry that lets the client in; whether it did.
+    fn grow(&mut self, entry: &Entry) -> bool {
+        let grown = self.access.grow(entry);
+        if grown {
+            self.subscriptions_changed += 1;
+            self.too_many_rooms = self.access.is_too_large().then(Instant::now);
+        }
+        grown
+    }
+
+    /// Looks up what the client may see while it is served. Too many rooms are its end, not a reason to try again.
+    async fn look_again(&mut self) -> Result<(), ReadLog> {
+        let looked = self.look_up_access().await;
+        self.too_many_rooms = matches!(looked, Err(ReadLog::LimitRooms { .. })).then(Instant::now);
+        looked
     }
 
     fn push_entry(&mut self, entry: &Entry, epoch: i32, live: bool, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {

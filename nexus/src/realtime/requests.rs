@@ -27,10 +27,9 @@ impl Session {
         let filter =
             Filter::read(&subscribe.types, subscribe.subjects).map_err(|refused| invalid(refused.to_string()))?;
         let position = self.begin_at(subscribe.after).await?;
-        if self.subscriptions.is_empty() {
-            // After the position: what lets the client in after it is read on the way.
-            self.look_up_access().await.map_err(ApiError::from)?;
-        }
+        // After the position: what lets the client in after it is read on the way. Also for a further subscription, for
+        // the one that stands before the entry may be taken away before it has got there.
+        self.look_up_access().await.map_err(ApiError::from)?;
         let name = self.follow(filter, position).name();
         Ok(json!({ "subscription": name, "position": position }))
     }

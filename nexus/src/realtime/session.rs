@@ -36,6 +36,8 @@ pub struct Session {
     pub(super) subscriptions_made: u64,
     /// Counts changes of the subscriptions and of what they may see.
     pub(super) subscriptions_changed: u64,
+    /// When the client came into more rooms than a connection follows.
+    pub(super) too_many_rooms: Option<Instant>,
     /// The revocations that were looked at.
     revocations_seen: u64,
     /// Until when the session may go on as it is: the end of the token, or the end of the
@@ -97,13 +99,17 @@ impl Session {
             subscriptions: Vec::new(),
             subscriptions_made: 0,
             subscriptions_changed: 0,
+            too_many_rooms: None,
             revocations_seen: 0,
             deadline,
         }
     }
 
-    /// Until when the session may go on without a new token, and why it ends then.
+    /// Until when the session may go on as it is, and why it ends then.
     pub fn deadline(&self) -> (Instant, Close) {
+        if let Some(since) = self.too_many_rooms {
+            return (since, Close::TooManyRooms);
+        }
         let close = match self.identity {
             Some(_) => Close::Unauthenticated,
             None => Close::AuthenticationLate,
@@ -145,7 +151,7 @@ impl Session {
             Ok(claims) => claims,
             Err(error) => {
                 let close = match error {
-                    VerifyToken::FetchKeys(_) => None,
+                    VerifyToken::FetchKeys(_) | VerifyToken::AwaitRevocations => None,
                     VerifyToken::Expired | VerifyToken::Refuse => Some(Close::Unauthenticated),
                     VerifyToken::Revoked => Some(Close::Revoked),
                 };

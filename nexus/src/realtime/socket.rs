@@ -335,7 +335,7 @@ impl Connection {
         let mut waiting = self.waiting;
         let mut stream = match self.transport {
             Transport::Socket(stream) => stream,
-            Transport::Polling(polling) => return polling.close(&mut waiting, why.is_none()),
+            Transport::Polling(polling) => return polling.close(&mut waiting, why.is_none()).await,
         };
         let (code, reason) = why.map_or((CODE_NORMAL, ""), |close| (close.code(), close.reason()));
         wire::close(code, reason, &mut waiting);

@@ -210,6 +210,18 @@ async fn any_pod_answers_for_the_one_that_holds_the_session() {
     two.client.publish(&event("pushed", "a")).await;
     assert_eq!(socket.event().await[1]["id"], "pushed");
 
+    // A WebSocket that the other one drops holds no place here, whatever its client does.
+    let held = Polling::open(&one.client).await;
+    let mut first = Client::upgrade(two.nexus.address(), held.sid()).await;
+    let second = Client::upgrade(two.nexus.address(), held.sid()).await;
+    until("the second one to be let go", async || {
+        (metric(&two.client, "nexus_stream_connections").await == 2).then_some(())
+    })
+    .await;
+    first.send("2probe").await;
+    assert_eq!(first.next().await, Next::Packet("3probe".to_owned()));
+    drop((first, second));
+
     // What nobody holds is refused by both; a name that no pod has leads nowhere.
     let unknown = "/socket.io/?EIO=4&transport=polling&sid=00000000ffffffff";
     assert_eq!(two.client.get(unknown).await.body["code"], 1);

@@ -2,6 +2,7 @@
 //! comes with a push. In between the client may move to a WebSocket.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
@@ -246,22 +247,27 @@ impl Polling {
         }
     }
 
-    /// Ends the session. A poll that waits carries the last messages; a client that has asked for the end is told
-    /// nothing more.
-    pub(in crate::realtime) fn close(mut self, messages: &mut Vec<u8>, asked: bool) {
+    /// Ends the session. The poll that waits, or the next one, carries the last messages; a client that has asked for the
+    /// end is told nothing more.
+    pub(in crate::realtime) async fn close(mut self, messages: &mut Vec<u8>, asked: bool) {
         self.handled();
         if asked {
             return self.end_poll();
         }
         wire::text_message("1", messages);
-        self.offer(messages);
+        while !self.offer(messages) {
+            poll_fn(|context| self.poll_read_ready(context)).await;
+            match self.received.take() {
+                Some(Request::Poll(reply)) => self.poll = Some(reply),
+                Some(Request::Push(_, reply)) => drop(reply.send(Answer::Refused(Refusal::Request))),
+                Some(Request::Upgrade(..)) | None => self.fail(),
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::sync::mpsc;
 
     use super::super::sessions::Sessions;
@@ -303,10 +309,22 @@ mod tests {
             assert_eq!(read(&mut polling, false).await, (messages, Ok(())));
             let mut waiting = Vec::new();
             wire::text_message("4hello", &mut waiting);
-            polling.close(&mut waiting, asked);
+            polling.close(&mut waiting, asked).await;
             assert_eq!((answer.try_recv(), pushed.try_recv()), (Ok(payload(last)), Ok(Answer::Taken)));
             assert!(requests.is_closed(), "nobody finds the session any more");
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_the_next_poll() {
+        let (polling, requests) = session();
+        let (reply, answer) = oneshot::channel();
+        let end = tokio::spawn(async move { polling.close(&mut Vec::new(), false).await });
+        tokio::task::yield_now().await;
+        requests.send(Request::Poll(reply)).await.expect("the session is still found");
+        assert_eq!(answer.await, Ok(Answer::Payload(b"1".to_vec())));
+        end.await.expect("it has ended");
+        assert!(requests.is_closed());
     }
 
     #[tokio::test]
@@ -332,7 +350,7 @@ mod tests {
             assert_eq!(read(&mut polling, false).await.1, want);
             answers.push(answer);
         }
-        polling.close(&mut Vec::new(), false);
+        polling.close(&mut Vec::new(), true).await;
         let answers = answers.iter_mut().map(|answer| answer.try_recv().expect("answered"));
         assert_eq!(answers.collect::<Vec<_>>(), [Answer::Taken, Answer::Refused(Refusal::Request)]);
     }

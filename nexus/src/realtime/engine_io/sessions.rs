@@ -97,9 +97,11 @@ impl Sessions {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = state.stopping.cancelled() => return,
+                () = state.stopping.cancelled() => break,
             }
         }
+        // The address may soon be another one's.
+        let _ = state.redis.clone().del(key(&state, &self.pod)).await;
     }
 
     /// The address of the pod that holds the session, if that is another one. Only where pods have said they are: nobody

@@ -84,7 +84,13 @@ impl Polling {
     }
 
     async fn json(&mut self, head: &str) -> Value {
-        let packet = self.next().await;
+        // A ping may come at any time.
+        let packet = loop {
+            let packet = self.next().await;
+            if packet != "2" {
+                break packet;
+            }
+        };
         let json = packet.strip_prefix(head).unwrap_or_else(|| panic!("not a {head}: {packet}"));
         serde_json::from_str(json).expect("JSON")
     }

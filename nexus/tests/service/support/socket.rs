@@ -85,6 +85,27 @@ impl Socket {
         }
     }
 
+    /// Sends commands without waiting for the answers in between; the last one is accepted.
+    pub(crate) async fn commands(&mut self, commands: &[Value]) {
+        for command in commands {
+            self.commands += 1;
+            let mut command = command.clone();
+            command["id"] = json!(self.commands);
+            self.stream.feed(Message::text(command.to_string())).await.expect("the connection is open");
+        }
+        self.stream.flush().await.expect("the connection is open");
+        loop {
+            match self.receive().await {
+                Next::Frame(frame) if frame["id"] == self.commands => {
+                    return assert!(frame["error"].is_null(), "{frame}");
+                }
+                Next::Frame(frame) if frame["id"].is_null() => self.pushes.push_back(frame),
+                Next::Frame(_) => {}
+                Next::Closed(code) => panic!("closed with {code} instead of an answer"),
+            }
+        }
+    }
+
     /// Subscribes and returns the position from which the subscription goes on.
     pub(crate) async fn subscribe(&mut self, types: &[&str], after: Option<&str>) -> String {
         let mut command = json!({ "command": "subscribe", "types": types });
@@ -135,11 +156,14 @@ impl Socket {
 
     /// Reads to the end and returns the code of the close frame; 1006 when there was none.
     pub(crate) async fn closed(&mut self) -> u16 {
-        loop {
-            if let Next::Closed(code) = self.receive().await {
-                return code;
+        let closed = async {
+            loop {
+                if let Next::Closed(code) = self.receive().await {
+                    return code;
+                }
             }
-        }
+        };
+        tokio::time::timeout(DEADLINE, closed).await.expect("it is closed")
     }
 
     async fn receive(&mut self) -> Next {

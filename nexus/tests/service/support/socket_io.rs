@@ -77,12 +77,22 @@ impl Client {
 
     /// The next packet, which begins like this, as JSON.
     async fn json(&mut self, head: &str) -> Value {
-        match self.next().await {
+        match self.after_pings().await {
             Next::Packet(packet) => {
                 let json = packet.strip_prefix(head).unwrap_or_else(|| panic!("not a {head}: {packet}"));
                 serde_json::from_str(json).expect("JSON")
             }
             Next::Closed(code) => panic!("closed with {code} instead of a {head}"),
+        }
+    }
+
+    /// A ping may come at any time.
+    async fn after_pings(&mut self) -> Next {
+        loop {
+            let next = self.next().await;
+            if next != Next::Packet("2".to_owned()) {
+                return next;
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! A data layer of its own for each test, and instances of Nexus on it.
 
+use std::net::SocketAddr;
+
 use clap::Parser;
 use nexus::config::Config;
 use nexus::logging::LogFormat;
@@ -81,8 +83,13 @@ impl World {
 
     /// An instance that other ones are told of, with short heartbeats, ready.
     pub(crate) async fn pod(&self) -> Instance {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("a port is free");
+        // Below the ports that others are given, so that nobody takes it in between.
+        let address = loop {
+            let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..30_000)));
+            if std::net::TcpListener::bind(address).is_ok() {
+                break address;
+            }
+        };
         let change = |config: &mut Config| {
             config.listen = address;
             config.advertise = Some(address.to_string());
