@@ -248,26 +248,3 @@ async fn who_is_in_too_many_rooms_is_told_what_to_do() {
     assert_eq!(refused.problem(), (403, "too_many_rooms"));
     assert_eq!(refused.body["detail"], "more than 1000; read with the scope events:read and choose subjects");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_lets_go_of_the_subscription_that_stands_before_the_entry_is_let_in_all_the_same() {
-    let world = World::new().await;
-    let instance = world.nexus().await;
-    let past: Vec<Value> = (0..600).map(|number| event(&format!("past {number}"), "a")).collect();
-    assert_eq!(instance.client.post("/v1/events", &json!(past)).await.status, 201);
-    let mut socket = open(&instance.client, ANN).await;
-    instance.client.publish(&wallet_of(ANN, "a")).await;
-    // All at once: nothing of the past is read in between.
-    let commands = [
-        json!({"command": "subscribe", "types": ["**"], "after": "1.0"}),
-        json!({"command": "subscribe", "types": ["**"]}),
-        json!({"command": "unsubscribe", "subscription": "s1"}),
-    ];
-    socket.commands(&commands).await;
-    for event in [reward("hers", "a"), alert("end")] {
-        instance.client.publish(&event).await;
-    }
-    let mut seen = to_the_end(&mut socket).await;
-    seen.retain(|id| id != "wallet a");
-    assert_eq!(seen, ["hers", "end"]);
-}

@@ -85,27 +85,6 @@ impl Socket {
         }
     }
 
-    /// Sends commands without waiting for the answers in between; the last one is accepted.
-    pub(crate) async fn commands(&mut self, commands: &[Value]) {
-        for command in commands {
-            self.commands += 1;
-            let mut command = command.clone();
-            command["id"] = json!(self.commands);
-            self.stream.feed(Message::text(command.to_string())).await.expect("the connection is open");
-        }
-        self.stream.flush().await.expect("the connection is open");
-        loop {
-            match self.receive().await {
-                Next::Frame(frame) if frame["id"] == self.commands => {
-                    return assert!(frame["error"].is_null(), "{frame}");
-                }
-                Next::Frame(frame) if frame["id"].is_null() => self.pushes.push_back(frame),
-                Next::Frame(_) => {}
-                Next::Closed(code) => panic!("closed with {code} instead of an answer"),
-            }
-        }
-    }
-
     /// Subscribes and returns the position from which the subscription goes on.
     pub(crate) async fn subscribe(&mut self, types: &[&str], after: Option<&str>) -> String {
         let mut command = json!({ "command": "subscribe", "types": types });
