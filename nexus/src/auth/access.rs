@@ -32,10 +32,12 @@ impl Access {
         if claims.allows(EventsRead::NAME) {
             return Self::All;
         }
-        let person = room_of_person(&claims.sub).into_boxed_str();
-        let mut rooms = vec![person.clone(), EVERYONE.into()];
-        rooms.sort_unstable();
-        Self::Rooms { person, rooms }
+        let mut access = Self::of_person(&claims.sub);
+        if let Self::Rooms { rooms, .. } = &mut access {
+            rooms.push(EVERYONE.into());
+            rooms.sort_unstable();
+        }
+        access
     }
 
     /// What somebody may see who is not known yet.
@@ -43,10 +45,20 @@ impl Access {
         Self::Rooms { person: Box::default(), rooms: Vec::new() }
     }
 
+    /// What concerns a person: what everybody sees is left out.
+    pub fn of_person(id: &str) -> Self {
+        let person = room_of_person(id).into_boxed_str();
+        Self::Rooms { rooms: vec![person.clone()], person }
+    }
+
     /// What the caller may see now. Every entry of the log that this pod has read so far has its effect.
     pub async fn load(pool: &PgPool, claims: &Claims) -> Result<Self, ReadLog> {
-        let mut access = Self::of(claims);
-        if let Self::Rooms { person, rooms } = &mut access {
+        Self::of(claims).with_memberships(pool).await
+    }
+
+    /// The same, and the rooms that the person was let into.
+    pub async fn with_memberships(mut self, pool: &PgPool) -> Result<Self, ReadLog> {
+        if let Self::Rooms { person, rooms } = &mut self {
             let statement = sqlx::query_scalar("SELECT room FROM membership WHERE person = $1 LIMIT $2");
             let limit = i64::try_from(ROOMS_MAX).unwrap_or(i64::MAX);
             let let_in: Vec<String> =
@@ -57,7 +69,7 @@ impl Access {
             rooms.extend(let_in.into_iter().map(String::into_boxed_str));
             rooms.sort_unstable();
         }
-        Ok(access)
+        Ok(self)
     }
 
     /// Whether an event for this audience may be seen.

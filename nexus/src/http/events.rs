@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use super::extract::{Body, QueryOf};
 use super::stream::room;
 use super::{Answer, AppState, Operation, Parameter, Routes};
-use crate::auth::{Access, Caller, Claims, EventsReadOwn, EventsWrite, Scope};
+use crate::auth::{Access, Caller, Claims, EventsRead, EventsReadOwn, EventsWrite, Scope};
 use crate::events::{CloudEvent, Pattern, Publisher, Registry, Violation};
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::log::{NewEvent, Published};
@@ -71,7 +71,10 @@ fn list_operation() -> Operation {
         parameters: vec![
             query("type", "Patterns of types, separated by commas; * is one segment, ** any number. All by default."),
             query("subject", "Only events about this subject."),
+            query("user", "Only events that concern this user. Another than oneself needs the scope events:read."),
             query("after", "Only events after this position; from the oldest by default."),
+            query("since", "Only events that were logged from this time on, RFC 3339."),
+            query("until", "Only events that were logged before this time, RFC 3339."),
             query("limit", "Most events to return, 1 to 500; 100 by default."),
             query("wait", "Seconds to wait when there is no event yet, 0 to 12; 0 by default."),
         ],
@@ -285,7 +288,10 @@ pub(crate) async fn publish_all(state: &AppState, events: Vec<NewEvent>) -> Resu
 struct ListQuery {
     r#type: Option<String>,
     subject: Option<String>,
+    user: Option<String>,
     after: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
     limit: Option<String>,
     wait: Option<String>,
 }
@@ -320,7 +326,16 @@ async fn list(
     let types = query.r#type.as_deref().map(|patterns| types(state.registry, patterns)).transpose()?;
     let limit = query.limit.as_deref().map_or(Ok(PAGE_EVENTS), limit)?;
     let after = query.after.as_deref().map(|after| position("after", after)).transpose()?;
+    let since = query.since.as_deref().map(|since| time("since", since)).transpose()?;
+    let until = query.until.as_deref().map(|until| time("until", until)).transpose()?;
     let subjects = query.subject.as_ref().map(std::slice::from_ref);
+    let access = match &query.user {
+        Some(user) if *user != caller.claims.sub && !caller.claims.allows(EventsRead::NAME) => {
+            return Err(ApiError::LackScope { scope: EventsRead::NAME });
+        }
+        Some(user) => Access::of_person(user),
+        None => Access::of(&caller.claims),
+    };
     let wait = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait)?;
     let deadline = Instant::now() + wait;
     // Before the first look: what comes after that is noticed.
@@ -328,14 +343,15 @@ async fn list(
         None
     } else {
         let filter = filter(query.r#type.as_deref(), query.subject.clone())?;
-        Some((room(&state)?, state.hub.wait_for(filter, Access::of(&caller.claims))))
+        Some((room(&state)?, state.hub.wait_for(filter, access.clone())))
     };
     let read = loop {
-        let access = Access::load(&state.postgres, &caller.claims).await?;
+        let access = access.clone().with_memberships(&state.postgres).await?;
         if let Some((_, waiter)) = &mut waiting {
             waiter.set_access(access.clone());
         }
-        let selection = Selection { types: types.as_deref(), subjects, rooms: access.rooms(), after, limit };
+        let (types, rooms) = (types.as_deref(), access.rooms());
+        let selection = Selection { types, subjects, rooms, after, since, until, limit };
         let read = read::history(&state.postgres, &selection).await?;
         match &mut waiting {
             Some((_, waiter)) if read.entries.is_empty() && read.gap.is_none() => {
@@ -371,6 +387,11 @@ fn types(registry: &Registry, patterns: &str) -> Result<Vec<&'static str>, ApiEr
     };
     let patterns: Vec<Pattern> = patterns.split(',').map(str::parse).collect::<Result<_, _>>().map_err(invalid)?;
     Ok(registry.matching(&patterns))
+}
+
+fn time(name: &'static str, text: &str) -> Result<Timestamp, ApiError> {
+    let message = "must be an RFC 3339 timestamp".to_owned();
+    text.parse().map_err(|_| ApiError::InvalidParameter { name, message })
 }
 
 fn limit(text: &str) -> Result<usize, ApiError> {

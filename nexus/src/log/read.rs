@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 
@@ -134,6 +136,10 @@ pub struct Selection<'a> {
     pub rooms: Option<&'a [Box<str>]>,
     /// Only entries after this one; from the oldest when absent.
     pub after: Option<Position>,
+    /// Only entries that were logged from this time on.
+    pub since: Option<Timestamp>,
+    /// Only entries that were logged before this time.
+    pub until: Option<Timestamp>,
     /// Most entries to return.
     pub limit: usize,
 }
@@ -157,13 +163,16 @@ pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History
             SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
             WHERE seq > $1 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
                 AND ($4::text[] IS NULL OR audience && $4)
-            ORDER BY seq LIMIT $5
+                AND ($5::timestamptz IS NULL OR recorded_at >= $5) AND ($6::timestamptz IS NULL OR recorded_at < $6)
+            ORDER BY seq LIMIT $7
         ) page ON true ORDER BY page.seq";
     let statement = sqlx::query(SELECT)
         .bind(selection.after.map_or(0, |after| after.seq))
         .bind(selection.types)
         .bind(selection.subjects)
         .bind(selection.rooms)
+        .bind(selection.since.map(ToSqlx::to_sqlx))
+        .bind(selection.until.map(ToSqlx::to_sqlx))
         // Planned each time: whether an index helps depends on what is asked for.
         .persistent(false);
     let rows = bounded(statement.bind(bound(selection.limit)).fetch_all(pool)).await?;

@@ -38,6 +38,8 @@ impl Session {
             subjects: (!subjects.is_empty()).then_some(&*subjects),
             rooms: access.rooms(),
             after: history.after,
+            since: None,
+            until: None,
             limit,
         };
         let read = read::history(&self.state.postgres, &selection).await.map_err(ApiError::from)?;

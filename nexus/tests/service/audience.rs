@@ -128,6 +128,19 @@ async fn replay_and_history_show_what_may_be_seen_now() {
         let mut stream = EventSource::open(&own, "after=1.0", None).await;
         assert_eq!(stream.ids(wanted.len()).await.0, wanted);
     }
+    // What concerns one user: for readers of everything, and for oneself.
+    let wanted: Vec<String> = seen_by(BOB, &story).into_iter().filter(|id| id != "end").collect();
+    for (client, status) in [
+        (instance.client.clone(), 200),
+        (instance.client.with_token(Some(token_of_person(BOB))), 200),
+        (instance.client.with_token(Some(token_of_person(ANN))), 403),
+    ] {
+        let page = client.get(&format!("/v1/events?user={BOB}")).await;
+        assert_eq!(page.status, status, "{}", page.text);
+        if status == 200 {
+            assert_eq!(ids(page.body["events"].as_array().expect("a page")), wanted);
+        }
+    }
     // A page is full of what may be seen, and the next one goes on.
     let own = instance.client.with_token(Some(token_of_person(BOB)));
     let first = own.history("limit=2").await.body;

@@ -29,6 +29,32 @@ async fn history_is_selected_by_pattern_and_subject() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn history_is_selected_by_the_time_of_the_log() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    for id in ["one", "two", "three"] {
+        client.publish(&event(id, "a")).await;
+    }
+    // A clock that the test sets: an hour between each.
+    let shift = "UPDATE log SET recorded_at = '2026-01-02T00:00:00Z'::timestamptz + seq * interval '1 hour'";
+    sqlx::query(shift).execute(&world.postgres).await.expect("the times can be set");
+    for (query, wanted) in [
+        ("since=2026-01-02T02:00:00Z", &["two", "three"][..]),
+        ("until=2026-01-02T02:00:00Z", &["one"]),
+        ("since=2026-01-02T03:00:00%2B01:00&until=2026-01-02T03:00:00Z", &["two"]),
+        ("since=2026-01-02T02:00:00.000001Z&limit=1", &["three"]),
+        ("since=2026-01-03T00:00:00Z", &[]),
+    ] {
+        assert_eq!(ids(&client.history(query).await.body), wanted, "{query}");
+    }
+    for name in ["since", "until"] {
+        let refused = client.get(&format!("/v1/events?{name}=yesterday")).await;
+        assert_eq!(refused.problem(), (400, "invalid_parameter"));
+        assert_eq!(refused.body["detail"], format!("{name} must be an RFC 3339 timestamp"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pages_lead_through_the_whole_history_once() {
     let world = World::new().await;
     let client = world.nexus().await.client;
