@@ -173,8 +173,7 @@ impl Session {
         Ok(self.describe())
     }
 
-    /// Looks up what the client may see: before it follows anything, and when a part of the log is missing. Else the log
-    /// tells.
+    /// Looks up what the client may see: for each subscription, and when a part of the log is missing. Else the log tells.
     pub(super) async fn look_up_access(&mut self) -> Result<(), ReadLog> {
         if let Some(identity) = &self.identity {
             let access = Access::load(&self.state.postgres, &identity.claims).await?;
