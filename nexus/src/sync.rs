@@ -26,7 +26,6 @@ mod view;
 #[cfg(test)]
 mod interleavings;
 
-mod circuit;
 mod metrics;
 mod value;
 

@@ -15,9 +15,9 @@ use jiff::Timestamp;
 use redis::aio::ConnectionManager;
 use redis::{RedisResult, Script};
 
-use super::circuit::Circuit;
 use super::value::Held;
 use crate::position::Position;
+use crate::store::circuit::Circuit;
 
 /// How long Redis may take. Postgres answers a read by key in a few milliseconds, so
 /// waiting longer for a cache is worse than not asking it.

@@ -8,10 +8,10 @@ use mongodb::options::ReturnDocument;
 use mongodb::{Collection, Database};
 use uuid::Uuid;
 
-use super::super::circuit::Circuit;
 use crate::chain::Chain;
 use crate::position::Position;
 use crate::records::Profile;
+use crate::store::circuit::Circuit;
 
 /// Name of the collection.
 const PROFILES: &str = "profiles";

@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 /// How long a store is left alone after a failure. One try a second costs one reader its
 /// deadline and finds a store that came back soon enough.
-pub(super) const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Closed while the store answers; open for [`PAUSE`] after each failure.
 #[derive(Debug, Default)]
-pub(super) struct Circuit {
+pub(crate) struct Circuit {
     closed_after: Mutex<Option<Instant>>,
 }
 
 impl Circuit {
     /// Whether the caller may try the store at `now`. Of the callers that come after a
     /// pause only the first may, until [`Self::succeeded`].
-    pub(super) fn allows(&self, now: Instant) -> bool {
+    pub(crate) fn allows(&self, now: Instant) -> bool {
         let mut closed_after = self.lock();
         match *closed_after {
             None => true,
@@ -30,12 +30,12 @@ impl Circuit {
     }
 
     /// The store answered. Returns whether it had been left alone.
-    pub(super) fn succeeded(&self) -> bool {
+    pub(crate) fn succeeded(&self) -> bool {
         self.lock().take().is_some()
     }
 
     /// The store did not answer. Returns whether it had been answering until now.
-    pub(super) fn failed(&self, now: Instant) -> bool {
+    pub(crate) fn failed(&self, now: Instant) -> bool {
         self.lock().replace(now + PAUSE).is_none()
     }
 
