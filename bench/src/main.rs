@@ -8,6 +8,7 @@ mod insert;
 mod latency;
 mod percentiles;
 mod realtime;
+mod recovery;
 mod socket;
 mod target;
 
@@ -34,6 +35,8 @@ enum Measurement {
     Publish(PublishArguments),
     /// Many connections.
     Realtime(realtime::Arguments),
+    /// Clients that do not read, and clients whose pod is killed.
+    Recovery(recovery::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -78,6 +81,7 @@ async fn main() -> Result<()> {
     let figures = match &arguments.measurement {
         Measurement::Publish(arguments) => serde_json::to_string_pretty(&publish(&target, arguments).await?),
         Measurement::Realtime(arguments) => serde_json::to_string_pretty(&realtime::measure(&target, arguments).await?),
+        Measurement::Recovery(arguments) => serde_json::to_string_pretty(&recovery::measure(&target, arguments).await?),
     };
     println!("{}", figures.context("write the figures as JSON")?);
     Ok(())

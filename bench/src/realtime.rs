@@ -1,10 +1,10 @@
 //! What many connections cost: memory, opening, fan-out, and events on topics of their own. The server's CPU seconds are
 //! read beside the clock, for generator and server share the cores.
 
-mod client;
+pub(crate) mod client;
 mod crowd;
 mod meter;
-mod process;
+pub(crate) mod process;
 
 use crate::target::Target;
 use anyhow::{Context as _, Result};

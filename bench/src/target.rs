@@ -25,6 +25,11 @@ impl Target {
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), token, run: Uuid::new_v4() })
     }
 
+    /// The same run, at another Nexus.
+    pub(crate) fn at(&self, url: &str) -> Result<Self> {
+        Ok(Self { run: self.run, ..Self::new(url, self.token.clone())? })
+    }
+
     /// Where its WebSocket is.
     pub(crate) fn stream_url(&self) -> String {
         format!("{}/v1/stream", self.url.replacen("http", "ws", 1))

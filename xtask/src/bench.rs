@@ -5,6 +5,7 @@ mod cluster;
 mod load;
 mod memory;
 mod realtime;
+mod recovery;
 mod table;
 
 use crate::cargo::BuildFolder;
@@ -45,6 +46,8 @@ pub(crate) struct Args {
 enum Only {
     /// Many connections: memory, fan-out, events on topics of their own.
     Realtime(realtime::Args),
+    /// Clients that do not read, and ten thousand whose Nexus is killed.
+    Recovery(recovery::Args),
 }
 
 /// All figures of a run.
@@ -64,6 +67,7 @@ struct Figures {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.only {
         Some(Only::Realtime(args)) => realtime::run(args),
+        Some(Only::Recovery(args)) => recovery::run(args),
         None => everything(args),
     }
 }
@@ -75,6 +79,8 @@ struct Ground {
     services: Services,
     listen: SocketAddr,
     token: String,
+    /// What signs tokens.
+    key: String,
     /// Held, so that no other clone builds in the place of what is measured.
     folder: BuildFolder,
 }
@@ -90,12 +96,12 @@ impl Ground {
         let local = nexus::Local { program: &program, listen, log: "warn", urls: services.urls(), key: &key };
         local.start(&services)?;
         let token = local.token("bench", "events:read events:write", TOKEN_SECONDS)?;
-        Ok(Self { program, generator, services, listen, token, folder })
+        Ok(Self { program, generator, services, listen, token, key, folder })
     }
 }
 
 fn everything(args: &Args) -> Result<()> {
-    let Ground { program, generator, services, listen, token, folder } = Ground::prepare()?;
+    let Ground { program, generator, services, listen, token, folder, .. } = Ground::prepare()?;
 
     let step = output::Step::start("Nexus at rest");
     std::thread::sleep(REST);

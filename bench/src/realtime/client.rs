@@ -19,15 +19,42 @@ thread_local! {
 }
 
 /// A client whose subscriptions stand.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     /// The beginning of a frame.
     rest: Vec<u8>,
 }
 
 impl Client {
+    /// Opens a connection and waits until all subscriptions stand.
     pub(super) async fn open(target: &Target, source: IpAddr, subscriptions: &[Value]) -> Result<Self> {
+        let mut client = Self::connect(target, source, None).await?;
+        let mut commands = Vec::new();
+        for (number, subscription) in subscriptions.iter().enumerate() {
+            let mut command = subscription.clone();
+            command["id"] = Value::from(number);
+            command["command"] = Value::from("subscribe");
+            masked(0x81, command.to_string().as_bytes(), &mut commands);
+        }
+        client.stream.write_all(&commands).await.context("subscribe")?;
+        let mut confirmed = 0;
+        while confirmed < subscriptions.len() {
+            let frames = client.read().await.context("read the answers to subscribe")?;
+            for (_, payload) in frames {
+                let text = String::from_utf8_lossy(&payload);
+                ensure!(text.contains("\"result\""), "a subscription was refused: {text}");
+                confirmed += 1;
+            }
+        }
+        Ok(client)
+    }
+
+    /// Opens a connection; the network holds so little for it as is said.
+    pub(crate) async fn connect(target: &Target, source: IpAddr, receive_bytes: Option<u32>) -> Result<Self> {
         let socket = TcpSocket::new_v4().context("make a socket")?;
+        if let Some(bytes) = receive_bytes {
+            socket.set_recv_buffer_size(bytes).context("set up a socket")?;
+        }
         socket.bind(SocketAddr::new(source, 0)).context("bind a socket")?;
         let mut stream = socket.connect(target.address()?).await.context("connect")?;
         stream.set_nodelay(true).context("set up a socket")?;
@@ -42,25 +69,14 @@ impl Client {
             answer.push(stream.read_u8().await.context("read the answer to the upgrade")?);
         }
         ensure!(answer.starts_with(b"HTTP/1.1 101"), "the upgrade was refused: {}", String::from_utf8_lossy(&answer));
-        let mut commands = Vec::new();
-        for (number, subscription) in subscriptions.iter().enumerate() {
-            let mut command = subscription.clone();
-            command["id"] = Value::from(number);
-            command["command"] = Value::from("subscribe");
-            masked(0x81, command.to_string().as_bytes(), &mut commands);
-        }
-        stream.write_all(&commands).await.context("subscribe")?;
-        let mut client = Self { stream, rest: Vec::new() };
-        let mut confirmed = 0;
-        while confirmed < subscriptions.len() {
-            let frames = client.read().await.context("read the answers to subscribe")?;
-            for (_, payload) in frames {
-                let text = String::from_utf8_lossy(&payload);
-                ensure!(text.contains("\"result\""), "a subscription was refused: {text}");
-                confirmed += 1;
-            }
-        }
-        Ok(client)
+        Ok(Self { stream, rest: Vec::new() })
+    }
+
+    /// Sends one frame: its first byte, and what it carries.
+    pub(crate) async fn send(&mut self, first: u8, payload: &[u8]) -> io::Result<()> {
+        let mut frame = Vec::new();
+        masked(first, payload, &mut frame);
+        self.stream.write_all(&frame).await
     }
 
     /// Tells the meter of every event of its series, until the server closes.
@@ -69,9 +85,7 @@ impl Client {
         while let Ok(frames) = self.read().await {
             for (first, payload) in frames {
                 if first == 0x89 {
-                    let mut pong = Vec::new();
-                    masked(0x8a, &payload, &mut pong);
-                    if self.stream.write_all(&pong).await.is_err() {
+                    if self.send(0x8a, &payload).await.is_err() {
                         return;
                     }
                 } else if let Some(number) = number(&payload, begin.as_bytes()) {
@@ -82,7 +96,7 @@ impl Client {
     }
 
     /// The frames that came: the first byte and the payload of each.
-    async fn read(&mut self) -> io::Result<Vec<(u8, Vec<u8>)>> {
+    pub(crate) async fn read(&mut self) -> io::Result<Vec<(u8, Vec<u8>)>> {
         loop {
             self.stream.readable().await?;
             let mut frames = Vec::new();
@@ -140,7 +154,7 @@ fn masked(first: u8, payload: &[u8], into: &mut Vec<u8>) {
 }
 
 /// The number of the event, if it is of our series.
-fn number(payload: &[u8], begin: &[u8]) -> Option<u32> {
+pub(crate) fn number(payload: &[u8], begin: &[u8]) -> Option<u32> {
     let at = payload.windows(begin.len()).position(|window| window == begin)? + begin.len();
     let digits = payload[at..].iter().take_while(|byte| byte.is_ascii_digit());
     Some(digits.fold(0_u32, |number, digit| number.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'))))

@@ -4,14 +4,14 @@ use anyhow::{Context as _, Result};
 use std::fs;
 
 /// A running process.
-pub(super) struct Process(pub(super) u32);
+pub(crate) struct Process(pub(crate) u32);
 
 /// Ticks a second of the times in `/proc`. Source: `proc_pid_stat(5)`; Linux has 100 on every machine of ours.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Process {
     /// CPU time that it has used, of all its threads.
-    pub(super) fn cpu_seconds(&self) -> Result<f64> {
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).context("read the server's CPU time")?;
         let fields: Vec<&str> = stat.rsplit_once(')').context("read the server's CPU time")?.1.split(' ').collect();
         // Fields 14 and 15 of the line, of which 3 is the first after the name.
@@ -20,7 +20,7 @@ impl Process {
     }
 
     /// Memory that it holds.
-    pub(super) fn resident_bytes(&self) -> Result<u64> {
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).context("read the server's memory")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().context("read VmRSS")?;

@@ -59,7 +59,7 @@ struct OneToAll {
 
 /// Measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let Ground { program, generator, services: _services, listen, token, folder: _folder } = Ground::prepare()?;
+    let Ground { program, generator, services: _services, listen, token, folder: _folder, .. } = Ground::prepare()?;
     let process = memory::process_of(&program).context("find the process of Nexus")?;
 
     let step = output::Step::start("many connections");
