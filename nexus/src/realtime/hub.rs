@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Taken};
@@ -25,12 +24,19 @@ pub(super) const BATCH_ENTRIES: usize = 256;
 /// Deliveries after which the dispatcher lets others have the index and the thread: a few milliseconds.
 const DELIVERIES_AT_A_TIME: u32 = 16_384;
 
-/// A pause per connection that an entry was brought to. While it lasts, further entries gather and are written with
-/// one call to the network per connection: under load this is where the time goes.
-const PAUSE_PER_DELIVERY: Duration = Duration::from_micros(5);
+/// A pause per connection that the same entry was brought to. While it lasts, further entries gather and are written
+/// with one call to the network per connection: this is where the time goes. An entry that few receive is followed by
+/// no pause, for nothing would gather: ten thousand entries for one each are ten thousand writes either way.
+const PAUSE_PER_RECEIVER: Duration = Duration::from_micros(50);
 
-/// Longest pause: far below what a person notices.
-const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// So many receivers of an entry are written to in a few milliseconds, which is not worth a pause.
+const RECEIVERS_WITHOUT_PAUSE: u32 = 256;
+
+/// Longest pause: half of the 100 ms in which an event is to be on every screen.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// Longest pause after a full batch: it has gathered by itself, and the connections need only the time to write it.
+const PAUSE_AFTER_FULL_BATCH_MAX: Duration = Duration::from_millis(10);
 
 /// All connections of the pod; cheap to clone.
 #[derive(Clone, Debug)]
@@ -125,17 +131,16 @@ impl Hub {
                     break;
                 }
                 let read = tail.read_after(at.seq, BATCH_ENTRIES).await;
-                let deliveries = match read {
+                match read {
                     // What was read may be of a log that has just taken the place of this one.
-                    _ if tail.epoch() != at.epoch => 0,
-                    Ok(Batch::Entries(entries)) if !entries.is_empty() => self.bring(&entries, at.epoch).await,
-                    // What is not in memory, the connections read by themselves.
-                    _ => {
-                        self.skip_to(head);
-                        0
+                    _ if tail.epoch() != at.epoch => {}
+                    Ok(Batch::Entries(entries)) if !entries.is_empty() => {
+                        let receivers = self.bring(&entries, at.epoch).await;
+                        pause(receivers, entries.len() == BATCH_ENTRIES).await;
                     }
-                };
-                self.pause(deliveries).await;
+                    // What is not in memory, the connections read by themselves.
+                    _ => self.skip_to(head),
+                }
             }
             tokio::select! {
                 _ = moved.changed() => {}
@@ -158,18 +163,10 @@ impl Hub {
         self.shared.draining.load(Ordering::Acquire)
     }
 
-    async fn pause(&self, deliveries: u32) {
-        let pause = (PAUSE_PER_DELIVERY * deliveries).min(PAUSE_MAX);
-        // A timer has a resolution of a millisecond; what is shorter is not worth one.
-        if pause >= Duration::from_millis(1) {
-            tokio::time::sleep_until(Instant::now() + pause).await;
-        }
-    }
-
-    /// Puts the entries of this epoch into inboxes and wakes their connections; how many deliveries this made.
+    /// Puts the entries of this epoch into inboxes and wakes their connections; how many received the entry that most did.
     async fn bring(&self, entries: &[Arc<Entry>], epoch: i32) -> u32 {
         let mut woken = Vec::new();
-        let (mut deliveries, mut at_a_time) = (0, 0);
+        let (mut most, mut at_a_time) = (0, 0);
         for entry in entries {
             // Others need the index too, and the thread.
             if at_a_time >= DELIVERIES_AT_A_TIME {
@@ -177,13 +174,15 @@ impl Hub {
                 at_a_time = 0;
             }
             let index = self.index();
+            let mut receivers = 0;
             for inbox in index.interested(entry) {
-                deliveries += 1;
-                at_a_time += 1;
+                receivers += 1;
                 if inbox.put(entry, epoch) {
                     woken.push(Arc::clone(inbox));
                 }
             }
+            at_a_time += receivers;
+            most = receivers.max(most);
         }
         if let Some(newest) = entries.last() {
             self.has_dispatched(Position { epoch, seq: newest.seq });
@@ -192,7 +191,7 @@ impl Hub {
         for inbox in woken {
             inbox.wake();
         }
-        deliveries
+        most
     }
 
     /// Dispatches nothing up to `head`: the connections that are live read the log instead.
@@ -204,6 +203,13 @@ impl Hub {
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.shared.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn pause(receivers: u32, after_full_batch: bool) {
+    if receivers > RECEIVERS_WITHOUT_PAUSE {
+        let longest = if after_full_batch { PAUSE_AFTER_FULL_BATCH_MAX } else { PAUSE_MAX };
+        tokio::time::sleep((PAUSE_PER_RECEIVER * receivers).min(longest)).await;
     }
 }
 
