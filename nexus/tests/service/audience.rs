@@ -4,20 +4,9 @@ use serde_json::{Value, json};
 
 use crate::support::client::{HS256_KEY, token_of};
 use crate::support::event_source::EventSource;
-use crate::support::socket::{Opening, Socket, ids};
-use crate::support::{Client, World, event, metric, socket_io, until};
-
-const ANN: &str = "0197d0a4-3a5c-7c3e-9d5b-6a1f0e2d4c3a";
-const BOB: &str = "0197d0a4-3a5c-7c3e-9d5b-6a1f0e2d4c3b";
-const CAT: &str = "0197d0a4-3a5c-7c3e-9d5b-6a1f0e2d4c3c";
-
-fn token_of_person(person: &str) -> String {
-    token_of(HS256_KEY, person, "events:read:own", 3_600)
-}
-
-fn named(id: &str, event_type: &str, subject: &str, data: &Value) -> Value {
-    json!({"specversion": "1.0", "id": id, "source": "/tests", "type": event_type, "subject": subject, "data": data})
-}
+use crate::support::people::{ANN, BOB, CAT, named, open, token_of_person};
+use crate::support::socket::{Socket, ids};
+use crate::support::{World, event, metric, socket_io, until};
 
 fn wallet_of(person: &str, wallet: &str) -> Value {
     let data = json!({"wallet_id": wallet, "user_id": person, "currency": "AZR"});
@@ -58,12 +47,6 @@ fn story() -> Vec<(Value, &'static [&'static str])> {
 fn seen_by(person: &str, story: &[(Value, &'static [&'static str])]) -> Vec<String> {
     let seen = story.iter().filter(|(_, people)| people.contains(&person));
     seen.map(|(event, _)| event["id"].as_str().expect("an id").to_owned()).collect()
-}
-
-async fn open(client: &Client, person: &str) -> Socket {
-    let opening = Opening { token: Some(token_of_person(person)), ..Opening::default() };
-    let address = client.base.trim_start_matches("http://").parse().expect("an address");
-    opening.open(address).await.expect("the token is good")
 }
 
 /// Events up to and with the one that ends the story.

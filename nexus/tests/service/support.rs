@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod event_source;
 pub(crate) mod events;
+pub(crate) mod people;
 pub(crate) mod polling;
 pub(crate) mod proxy;
 pub(crate) mod socket;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 pub(crate) use client::{Answer, Client, token};
 pub(crate) use events::{event, large_event, valid_events};
 pub(crate) use proxy::Proxy;
-pub(crate) use world::{Instance, World};
+pub(crate) use world::{Instance, World, free_port};
 
 /// No wait of a correct program comes near it, even on a loaded machine.
 const DEADLINE: Duration = Duration::from_mins(1);

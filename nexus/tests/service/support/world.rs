@@ -83,13 +83,7 @@ impl World {
 
     /// An instance that other ones are told of, with short heartbeats, ready.
     pub(crate) async fn pod(&self) -> Instance {
-        // Below the ports that others are given, so that nobody takes it in between.
-        let address = loop {
-            let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..30_000)));
-            if std::net::TcpListener::bind(address).is_ok() {
-                break address;
-            }
-        };
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let change = |config: &mut Config| {
             config.listen = address;
             config.advertise = Some(address.to_string());
@@ -110,6 +104,16 @@ impl World {
     /// Sequence numbers and outbox numbers of the log, in order.
     pub(crate) async fn log(&self) -> Vec<(i64, i64)> {
         sqlx::query_as("SELECT seq, outbox_id FROM log ORDER BY seq").fetch_all(&self.postgres).await.expect("read")
+    }
+}
+
+/// A port of this machine that nobody listens on. Below those that others are given, so that nobody takes it in between.
+pub(crate) fn free_port() -> u16 {
+    loop {
+        let port = rand::random_range(10_000..30_000);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
