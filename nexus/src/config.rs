@@ -62,6 +62,9 @@ pub struct Config {
     /// Bounds on real-time connections.
     #[command(flatten)]
     pub stream: StreamConfig,
+    /// How often a caller may ask, and how many connections it may have.
+    #[command(flatten)]
+    pub throttle: ThrottleConfig,
     /// Browser origins that may call Nexus, separated by commas; empty means none.
     #[arg(long, env = "NEXUS_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
@@ -140,6 +143,40 @@ pub struct StreamConfig {
     /// Connections that this pod may hold; each costs some 5 KiB at rest.
     #[arg(long = "stream-connections-max", env = "NEXUS_STREAM_CONNECTIONS_MAX", default_value_t = 10_000)]
     pub connections_max: usize,
+}
+
+/// How often a caller may ask, and how many connections it may have, over all pods. 0 is no bound. A person is a caller whose
+/// scopes all end with `:own`; every other one is a service.
+#[derive(Args, Clone, Debug)]
+#[group(id = "throttle")]
+pub struct ThrottleConfig {
+    /// Requests and commands of one person a second; twice as many at once. A page makes a handful.
+    #[arg(long = "person-requests-per-second", env = "NEXUS_PERSON_REQUESTS_PER_SECOND", default_value_t = 100)]
+    pub person_requests_per_second: u32,
+    /// Requests and commands of one service a second; twice as many at once.
+    #[arg(long = "service-requests-per-second", env = "NEXUS_SERVICE_REQUESTS_PER_SECOND", default_value_t = 0)]
+    pub service_requests_per_second: u32,
+    /// Requests from one address a second, with whatever token; twice as many at once. Behind one address there may be a
+    /// whole office, or every client when a proxy is not named in `--proxies`.
+    #[arg(long = "address-requests-per-second", env = "NEXUS_ADDRESS_REQUESTS_PER_SECOND", default_value_t = 0)]
+    pub address_requests_per_second: u32,
+    /// Commands on one connection a second; twice as many at once.
+    #[arg(
+        long = "connection-commands-per-second",
+        env = "NEXUS_CONNECTION_COMMANDS_PER_SECOND",
+        default_value_t = 1_000
+    )]
+    pub connection_commands_per_second: u32,
+    /// Open connections of one person.
+    #[arg(long = "person-connections-max", env = "NEXUS_PERSON_CONNECTIONS_MAX", default_value_t = 100)]
+    pub person_connections_max: u32,
+    /// Open connections from one address.
+    #[arg(long = "address-connections-max", env = "NEXUS_ADDRESS_CONNECTIONS_MAX", default_value_t = 0)]
+    pub address_connections_max: u32,
+    /// Proxies before Nexus, each of which adds the address of its client to `X-Forwarded-For`. The client is as many places
+    /// from its end; what stands before that anybody may have written.
+    #[arg(long = "proxies", env = "NEXUS_PROXIES", default_value_t = 0)]
+    pub proxies: u8,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape that clap asks of a parser")]

@@ -9,12 +9,14 @@ pub mod events;
 pub mod health;
 pub mod log_filter;
 pub mod openapi;
+pub mod presence;
 pub mod revocations;
 pub mod server;
 pub mod socket_io;
 pub mod stream;
 pub mod users;
 
+pub(crate) mod admission;
 pub mod extract;
 pub mod forward;
 mod layers;
@@ -30,6 +32,7 @@ pub fn routes() -> Routes {
         .merge(events::routes())
         .merge(event_types::routes())
         .merge(users::routes())
+        .merge(presence::routes())
         .merge(revocations::routes())
         .merge(log_filter::routes())
         .merge(stream::routes())

@@ -34,6 +34,13 @@ pub struct WakeUp {
     pub by: &'static str,
 }
 
+/// By which bound a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Throttled {
+    /// `person`, `service`, `address` or `connection`.
+    pub policy: &'static str,
+}
+
 /// Everything that is counted; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -52,6 +59,8 @@ pub struct Metrics {
     pub stamped_batches: Counter,
     /// Publishing requests that wait for a commit.
     pub publish_queue_requests: Gauge,
+    /// Requests and commands that came too often.
+    pub throttled: Family<Throttled, Counter>,
     /// Wake-ups to batches that other pods stamped.
     pub wake_ups: Family<WakeUp, Counter>,
     /// Newest entry that this pod has applied.
@@ -81,6 +90,7 @@ impl Metrics {
             stamped_events: Counter::default(),
             stamped_batches: Counter::default(),
             publish_queue_requests: Gauge::default(),
+            throttled: Family::default(),
             wake_ups: Family::default(),
             log_head: Gauge::default(),
             ring_entries: Gauge::default(),
@@ -112,6 +122,7 @@ impl Metrics {
             "Publishing requests that wait for a commit",
             metrics.publish_queue_requests.clone(),
         );
+        registry.register("throttled", "Requests and commands that came too often", metrics.throttled.clone());
         registry.register("log_wake_ups", "Wake-ups to batches of other pods", metrics.wake_ups.clone());
         registry.register("log_head", "Newest entry that this pod has applied", metrics.log_head.clone());
         registry.register("log_ring_entries", "Entries in this pod's ring", metrics.ring_entries.clone());

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +14,7 @@ use crate::chain::Chain;
 use crate::events::Violation;
 use crate::log::{Publish, ReadLog};
 use crate::position::Position;
+use crate::throttle::{Policy, Standing};
 
 /// When a caller may come back after a moment's trouble, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -69,6 +71,17 @@ pub enum ApiError {
     },
     /// Too much at once.
     Overload(&'static str),
+    /// The caller asks too often.
+    Throttle(Standing),
+    /// The caller has as many connections as it may.
+    LimitConnections {
+        /// Whose they are.
+        policy: Policy,
+        /// The most.
+        connections_max: u32,
+    },
+    /// The caller was not let into the room.
+    RefuseRoom,
     /// The caller is in too many rooms to follow them one by one.
     LimitRooms {
         /// The most rooms.
@@ -149,6 +162,11 @@ impl ApiError {
             Self::Conflict { code, .. } => (StatusCode::CONFLICT, code, "The write contradicts what is there"),
             Self::UnknownPosition { .. } => (StatusCode::CONFLICT, "position_unknown", "The log has no such position"),
             Self::Overload(_) => (StatusCode::TOO_MANY_REQUESTS, "overloaded", "Too much at once"),
+            Self::Throttle(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "The caller asks too often"),
+            Self::LimitConnections { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_connections", "The caller has too many connections")
+            }
+            Self::RefuseRoom => (StatusCode::FORBIDDEN, "room_refused", "The caller was not let into the room"),
             Self::LimitRooms { .. } => (StatusCode::FORBIDDEN, "too_many_rooms", "The caller is in too many rooms"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Nexus cannot do this now"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Nexus made a mistake"),
@@ -166,6 +184,12 @@ impl ApiError {
             Self::LimitRooms { rooms_max } => {
                 Some(format!("more than {rooms_max}; read with the scope events:read and choose subjects"))
             }
+            Self::Throttle(Standing { policy, rate, .. }) => {
+                Some(format!("a {} may ask {} times a second", policy.name(), rate.per_second))
+            }
+            Self::LimitConnections { policy, connections_max } => {
+                Some(format!("a {} may have {connections_max}; close one", policy.name()))
+            }
             Self::UnknownPosition { head } => Some(format!("the head of the log is {head}; read from the start")),
             Self::Unavailable(_) => Some("repeat the request after a moment; writes are idempotent".to_owned()),
             Self::InvalidDocument(_)
@@ -174,6 +198,7 @@ impl ApiError {
             | Self::RefuseOrigin
             | Self::RefuseMethod
             | Self::RefuseMediaType
+            | Self::RefuseRoom
             | Self::Internal(_) => None,
         }
     }
@@ -195,6 +220,14 @@ impl ApiError {
         }
     }
 
+    /// In how long it may be worth another try, if the caller is told.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttle(Standing { wait, .. }) => *wait,
+            _ => None,
+        }
+    }
+
     /// One failure, one line: only what is ours to mend is logged.
     fn log(&self) {
         match self {
@@ -211,6 +244,8 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
+        let seconds = |wait: Duration| wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let retry_after_seconds = self.retry_after().map_or(RETRY_AFTER_SECONDS, seconds);
         let problem = self.problem();
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(problem)).into_response();
@@ -220,9 +255,15 @@ impl IntoResponse for ApiError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds));
         }
         response
+    }
+}
+
+impl From<ApiError> for Response {
+    fn from(error: ApiError) -> Self {
+        error.into_response()
     }
 }
 

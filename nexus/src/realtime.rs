@@ -20,10 +20,12 @@ mod delivery;
 mod feed;
 mod history;
 mod requests;
+pub(crate) mod rooms;
 pub mod session;
 
 mod hub;
 mod inbox;
+pub mod presence;
 
 pub mod event_stream;
 mod metrics;
@@ -35,3 +37,4 @@ pub use engine_io::sessions::Sessions;
 pub use hub::Hub;
 pub use limits::Limits;
 pub use metrics::{Counted, StreamMetrics};
+pub use presence::Presence;

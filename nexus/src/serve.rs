@@ -16,10 +16,11 @@ use crate::log::publisher::Groups;
 use crate::log::sequencer::Sequencer;
 use crate::log::{Publisher, Tail, Wake, retention};
 use crate::metrics::Metrics;
-use crate::realtime::{Hub, Sessions};
+use crate::realtime::{Hub, Presence, Sessions};
 use crate::store::{self, mongo::PrepareMongo, postgres::PrepareDatabase, redis::PrepareRedis};
 use crate::sync::Cache;
 use crate::sync::documents::{self, Profiles};
+use crate::throttle::Throttle;
 
 /// How long requests and background tasks may take to end after the drain.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -130,6 +131,8 @@ impl Parts {
         let tail = Tail::new(postgres.clone(), wake.clone());
         let cache = Cache::new(redis.clone(), &config.redis_prefix, metrics.sync.clone());
         let profiles = Profiles::new(mongo.clone());
+        let presence = Presence::new(redis.clone(), &config.redis_prefix);
+        let throttle = Throttle::new(redis.clone(), &config.redis_prefix);
         let (publisher, groups) = Publisher::new(postgres.clone(), tail.clone(), wake.clone(), metrics.clone());
         let partition_entries = retention::partition_entries(config.limits.retention_events_min);
         let connect = connect.application_name("nexus-sequencer");
@@ -151,6 +154,8 @@ impl Parts {
             profiles,
             wake,
             hub: Hub::default(),
+            presence,
+            throttle,
             sessions: Sessions::default(),
             peers: forward::peers().map_err(StartNexus::PreparePeers)?,
             publisher,
@@ -172,6 +177,7 @@ impl Parts {
         tasks.spawn(state.tail.clone().run(stopping()));
         tasks.spawn(state.hub.clone().dispatch(state.tail.clone(), stopping()));
         tasks.spawn(state.hub.clone().drain_with(state.draining.clone()));
+        tasks.spawn(state.presence.clone().run(stopping()));
         let revocations = state.verifier.revocations().clone();
         tasks.spawn(revocations.follow(state.postgres.clone(), state.hub.clone(), stopping()));
         if let Some(address) = &state.config.advertise {

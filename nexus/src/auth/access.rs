@@ -80,6 +80,11 @@ impl Access {
         }
     }
 
+    /// Whether what is told in the room may be seen.
+    pub fn is_in(&self, room: &str) -> bool {
+        self.rooms().is_none_or(|rooms| contains(rooms, room))
+    }
+
     /// The rooms, unless everything may be seen.
     pub fn rooms(&self) -> Option<&[Box<str>]> {
         match self {
@@ -137,6 +142,7 @@ mod tests {
             audience: Audience::joined(rooms.join("\x1f")),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from_static(b"{}"),
+            attributes: crate::log::event::Attributes::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::claims::Claims;
-use crate::http::AppState;
+use crate::http::{AppState, admission};
 use crate::problem::ApiError;
 
 /// A right that a token may carry.
@@ -35,6 +35,8 @@ scopes! {
     EventsReadOwn = "events:read:own";
     /// May publish events.
     EventsWrite = "events:write";
+    /// May publish what the registry lets people say of themselves.
+    EventsWriteOwn = "events:write:own";
     /// May read users.
     UsersRead = "users:read";
     /// May write users.
@@ -57,6 +59,7 @@ impl<S: Scope> FromRequestParts<AppState> for Caller<S> {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let token = bearer(parts).ok_or(ApiError::MissToken)?;
         let claims = state.verifier.verify(token).await?;
+        admission::admit(state, &claims, parts.extensions.get()).await?;
         if claims.allows(S::NAME) {
             Ok(Self { claims, scope: PhantomData })
         } else {

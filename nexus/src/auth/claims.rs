@@ -32,13 +32,32 @@ impl Claims {
     pub fn allows(&self, scope: &str) -> bool {
         let includes =
             |held: &str| scope.strip_prefix(held).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
-        self.scope.split(' ').filter(|held| !held.is_empty()).any(|held| includes(held) || held == "admin")
+        self.scopes().any(|held| includes(held) || held == "admin")
+    }
+
+    /// Whether the caller is a person: whatever it may do, it may do with its own only. Every other one is a service.
+    pub fn is_person(&self) -> bool {
+        self.scopes().next().is_some() && self.scopes().all(|held| held.ends_with(":own"))
+    }
+
+    fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.scope.split(' ').filter(|held| !held.is_empty())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_person_has_scopes_for_its_own_only() {
+        let is_person = |scope: &str| Claims { scope: scope.into(), ..Claims::default() }.is_person();
+        assert!(is_person("events:read:own"));
+        assert!(is_person(" events:read:own  events:write:own"));
+        assert!(!is_person("events:read:own events:write"));
+        assert!(!is_person("admin"));
+        assert!(!is_person(""));
+    }
 
     #[test]
     fn a_scope_is_a_whole_word() {

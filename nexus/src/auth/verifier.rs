@@ -132,7 +132,10 @@ impl Verifier {
         }
         validation.set_required_spec_claims(&required);
         match decode::<Claims>(token, key, &validation) {
-            Ok(token) if !token.claims.sub.is_empty() => Ok(token.claims),
+            // Its name stands in rooms and keys.
+            Ok(token) if !token.claims.sub.is_empty() && !token.claims.sub.contains(char::is_control) => {
+                Ok(token.claims)
+            }
             Err(error) if matches!(error.kind(), ErrorKind::ExpiredSignature) => Err(VerifyToken::Expired),
             Ok(_) | Err(_) => Err(VerifyToken::Refuse),
         }

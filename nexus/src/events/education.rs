@@ -50,6 +50,7 @@ impl Payload for LessonCompleted {
     const TYPE: &'static str = "lesson.completed";
     const DOMAIN: Domain = Domain::Education;
     const SUBJECT: &'static str = "lesson";
+    const PERSON: Option<&'static str> = Some("user_id");
     const AUDIENCE: &'static [&'static str] = &["user/{user_id}", "course/{course_id}"];
     const DESCRIPTION: &'static str = "A user finished a lesson.";
 }

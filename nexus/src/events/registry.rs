@@ -26,6 +26,9 @@ pub trait Payload: Serialize + JsonSchema {
     const SUBJECT: &'static str;
     /// Who may publish the type over the API.
     const PUBLISHER: Publisher = Publisher::Service;
+    /// The field of the data that names the one person who may publish it with the scope `events:write:own`; none when
+    /// only services may.
+    const PERSON: Option<&'static str> = None;
     /// For whom it is: room names in which a field of the data stands for an id, such as `wallet/{wallet_id}`.
     /// Nobody but readers of everything sees a type without any.
     const AUDIENCE: &'static [&'static str];
@@ -78,6 +81,8 @@ pub struct Definition {
     pub description: &'static str,
     /// Who may publish it over the API.
     pub publisher: Publisher,
+    /// The field of the data that names the one person who may publish it too, with the scope `events:write:own`.
+    pub person: Option<&'static str>,
     /// The rooms in which it is told; a field of the data stands for an id.
     pub audience: &'static [&'static str],
     /// Whether it lets the people in its audience into its other rooms.
@@ -104,6 +109,7 @@ impl Definition {
             subject: format!("{}/{{id}}", P::SUBJECT),
             description: P::DESCRIPTION,
             publisher: P::PUBLISHER,
+            person: P::PERSON,
             audience: P::AUDIENCE,
             lets_in: P::LETS_IN,
             schema,
@@ -286,6 +292,7 @@ mod tests {
             for field in definition.audience.iter().filter_map(|template| audience::field(template)) {
                 assert!(required.contains(&json!(field)), "{} without {field}", definition.event_type);
             }
+            assert!(definition.person.is_none_or(|field| required.contains(&json!(field))));
             // Otherwise it would let people into rooms that it does not name.
             let rooms = definition.audience.iter().filter(|room| room.starts_with("user/")).count();
             assert!(!definition.lets_in || (rooms > 0 && rooms < definition.audience.len()));

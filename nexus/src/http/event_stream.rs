@@ -1,19 +1,23 @@
 //! `GET /v1/stream/sse`: events as they come, over plain HTTP.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 
+use super::admission::{ClientAddress, admit, place};
 use super::extract::QueryOf;
-use super::stream::{AllowedOrigin, MaybeCaller, room};
+use super::stream::{AllowedOrigin, MaybeCaller};
 use super::{Answer, AppState, Operation, Parameter, Routes, events};
 use crate::auth::{EventsReadOwn, Scope};
 use crate::problem::ApiError;
 use crate::realtime::encode::Encoding;
 use crate::realtime::event_stream;
 use crate::realtime::session::Session;
+use crate::realtime::subscription::Asked;
 
 /// Where a client that comes back by itself says what it has. Source: HTML, section 9.2.4.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -29,6 +33,8 @@ pub(super) fn routes() -> Routes {
         parameters: vec![
             parameter("query", "type", "Patterns of types, separated by commas; all by default."),
             parameter("query", "subject", "Only events about this subject."),
+            parameter("query", "attributes", "Only events with these attributes: `source=/mint,tenant=7`."),
+            parameter("query", "room", "Only what is told in this room, in which the client then is."),
             parameter("query", "after", "Only events after this position; those from now on by default."),
             parameter("query", "access_token", "The token, for a browser's EventSource, which cannot send a header."),
             parameter("header", "Last-Event-ID", "The position of the last event; it counts before `after`."),
@@ -44,6 +50,8 @@ pub(super) fn routes() -> Routes {
 struct StreamQuery {
     r#type: Option<String>,
     subject: Option<String>,
+    attributes: Option<String>,
+    room: Option<String>,
     after: Option<String>,
     access_token: Option<String>,
 }
@@ -51,27 +59,43 @@ struct StreamQuery {
 async fn open(
     State(state): State<AppState>,
     _: AllowedOrigin,
+    address: ClientAddress,
     MaybeCaller(claims): MaybeCaller,
     headers: HeaderMap,
     QueryOf(query): QueryOf<StreamQuery>,
 ) -> Result<Response, ApiError> {
     let claims = match (claims, query.access_token) {
         (Some(claims), _) => claims,
-        (None, Some(token)) => state.verifier.verify(&token).await?,
+        (None, Some(token)) => {
+            let claims = state.verifier.verify(&token).await?;
+            admit(&state, &claims, None).await?;
+            claims
+        }
         (None, None) => return Err(ApiError::MissToken),
     };
     if !claims.allows(EventsReadOwn::NAME) {
         return Err(ApiError::LackScope { scope: EventsReadOwn::NAME });
     }
-    let place = room(&state)?;
-    let filter = events::filter(query.r#type.as_deref(), query.subject)?;
+    let place = place(&state, address).await?;
+    let attributes = query.attributes.as_deref().map(attributes).transpose()?.unwrap_or_default();
+    let others = Asked { attributes, room: query.room, ..Asked::default() };
+    let filter = events::filter(query.r#type.as_deref(), query.subject, others)?;
     let after = match headers.get(LAST_EVENT_ID) {
         Some(id) => Some(events::position("Last-Event-ID", &String::from_utf8_lossy(id.as_bytes()))?),
         None => query.after.map(|after| events::position("after", &after)).transpose()?,
     };
-    let session = Session::new(state, Encoding::EventStream, Some(claims));
+    let mut session = Session::new(state, Encoding::EventStream, Some(claims));
+    session.take_own_place().await?;
     let body = event_stream::body(session, place, filter, after).await?;
     let media_type = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     let kept_nowhere = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(([media_type, kept_nowhere, UNBUFFERED], body).into_response())
+}
+
+/// `name=value` pairs, separated by commas.
+fn attributes(text: &str) -> Result<BTreeMap<String, String>, ApiError> {
+    let pair = |pair: &str| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let message = "has the form `name=value`, more separated by commas".to_owned();
+    let pairs: Option<_> = text.split(',').map(pair).collect();
+    pairs.ok_or(ApiError::InvalidParameter { name: "attributes", message })
 }

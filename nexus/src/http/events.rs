@@ -14,16 +14,20 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
+use super::admission::{ClientAddress, own_place, place};
 use super::extract::{Body, QueryOf};
-use super::stream::room;
 use super::{Answer, AppState, Operation, Parameter, Routes};
-use crate::auth::{Access, Caller, Claims, EventsRead, EventsReadOwn, EventsWrite, Scope};
-use crate::events::{CloudEvent, Pattern, Publisher, Registry, Violation};
+use crate::auth::{Access, Caller, EventsRead, EventsReadOwn, EventsWriteOwn, Scope};
+use crate::events::{CloudEvent, Pattern, Registry, Violation};
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::log::{NewEvent, Published};
 use crate::position::{ParsePosition, Position};
 use crate::problem::{ApiError, Problem};
-use crate::realtime::subscription::Filter;
+use crate::realtime::subscription::{Asked, Filter};
+
+pub(crate) use author::Author;
+
+mod author;
 
 /// Most events of one batch.
 const BATCH_EVENTS_MAX: usize = 1_000;
@@ -43,7 +47,7 @@ pub(super) fn routes() -> Routes {
 fn publish_operation() -> Operation {
     let headers: &[&str] = &["Nexus-Position"];
     Operation {
-        scope: Some(EventsWrite::NAME),
+        scope: Some(EventsWriteOwn::NAME),
         parameters: vec![Parameter {
             place: "query",
             name: "atomic",
@@ -148,15 +152,16 @@ fn all_or_none() -> bool {
 
 async fn publish(
     State(state): State<AppState>,
-    caller: Caller<EventsWrite>,
+    caller: Caller<EventsWriteOwn>,
     QueryOf(PublishQuery { atomic }): QueryOf<PublishQuery>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let (documents, single) = documents(&body)?;
+    let author = Author::of(&state, &caller.claims).await?;
     let (events, refused) = if atomic || single {
-        (accept(state.registry, &caller.claims, documents, single)?, Vec::new())
+        (accept(state.registry, &author, documents, single)?, Vec::new())
     } else {
-        accept_each(state.registry, &caller.claims, documents)?
+        accept_each(state.registry, &author, documents)?
     };
     let mut receipts = publish_all(&state, events).await?;
     let status = match (receipts.iter().any(|receipt| !receipt.duplicate), refused.is_empty()) {
@@ -202,7 +207,7 @@ fn documents(body: &Body) -> Result<(Vec<Value>, bool), ApiError> {
 /// Validates every document and the caller's right to publish its type; lists everything that is wrong.
 pub(crate) fn accept(
     registry: &Registry,
-    claims: &Claims,
+    author: &Author<'_>,
     documents: Vec<Value>,
     single: bool,
 ) -> Result<Vec<NewEvent>, ApiError> {
@@ -212,7 +217,7 @@ pub(crate) fn accept(
     let mut events = Vec::with_capacity(documents.len());
     for (index, document) in documents.into_iter().enumerate() {
         let place = if single { String::new() } else { format!("/{index}") };
-        match validate(registry, claims, document, now) {
+        match validate(registry, author, document, now) {
             Ok(event) => events.push(event),
             Err(ApiError::InvalidDocument(found)) => {
                 let found = found.into_iter().map(|one| Violation::new(place.clone() + &one.path, one.message));
@@ -228,14 +233,14 @@ pub(crate) fn accept(
 #[expect(clippy::type_complexity, reason = "read in one place")]
 fn accept_each(
     registry: &Registry,
-    claims: &Claims,
+    author: &Author<'_>,
     documents: Vec<Value>,
 ) -> Result<(Vec<NewEvent>, Vec<(usize, ApiError)>), ApiError> {
     check_length(&documents)?;
     let now = Timestamp::now();
     let (mut events, mut refused) = (Vec::new(), Vec::new());
     for (index, document) in documents.into_iter().enumerate() {
-        match validate(registry, claims, document, now) {
+        match validate(registry, author, document, now) {
             Ok(event) => events.push(event),
             Err(error) => refused.push((index, error)),
         }
@@ -251,14 +256,10 @@ fn check_length(documents: &[Value]) -> Result<(), ApiError> {
     Err(ApiError::InvalidDocument(vec![Violation::new("", message)]))
 }
 
-fn validate(registry: &Registry, claims: &Claims, document: Value, now: Timestamp) -> Result<NewEvent, ApiError> {
+fn validate(registry: &Registry, author: &Author<'_>, document: Value, now: Timestamp) -> Result<NewEvent, ApiError> {
     let event = CloudEvent::read(document, now).map_err(ApiError::InvalidDocument)?;
     let definition = registry.validate(&event).map_err(ApiError::InvalidDocument)?;
-    match definition.publisher {
-        Publisher::Nexus => return Err(ApiError::ReservedType(event.event_type)),
-        Publisher::Administrator if !claims.allows("admin") => return Err(ApiError::LackScope { scope: "admin" }),
-        Publisher::Administrator | Publisher::Service => {}
-    }
+    author.check(&event, definition)?;
     let event = NewEvent::accepted(event);
     if event.encoded_bytes() > EVENT_BYTES_MAX {
         let message = format!("has more than {EVENT_BYTES_MAX} bytes");
@@ -321,6 +322,7 @@ struct Gap {
 async fn list(
     State(state): State<AppState>,
     caller: Caller<EventsReadOwn>,
+    address: ClientAddress,
     QueryOf(query): QueryOf<ListQuery>,
 ) -> Result<Json<Page>, ApiError> {
     let types = query.r#type.as_deref().map(|patterns| types(state.registry, patterns)).transpose()?;
@@ -342,8 +344,9 @@ async fn list(
     let mut waiting = if wait.is_zero() {
         None
     } else {
-        let filter = filter(query.r#type.as_deref(), query.subject.clone())?;
-        Some((room(&state)?, state.hub.wait_for(filter, access.clone())))
+        let filter = filter(query.r#type.as_deref(), query.subject.clone(), Asked::default())?;
+        let places = (place(&state, address).await?, own_place(&state, &caller.claims).await?);
+        Some((places, state.hub.wait_for(filter, access.clone())))
     };
     let read = loop {
         let access = access.clone().with_memberships(&state.postgres).await?;
@@ -373,11 +376,12 @@ async fn list(
     Ok(Json(Page { events: events.map_err(ApiError::internal)?, next, head, gap }))
 }
 
-/// What the parameters `type` and `subject` ask for.
-pub(super) fn filter(types: Option<&str>, subject: Option<String>) -> Result<Filter, ApiError> {
-    let patterns: Vec<String> = types.unwrap_or("**").split(',').map(str::to_owned).collect();
-    let filter = Filter::read(&patterns, subject.map(|subject| vec![subject]));
-    filter.map_err(|refused| ApiError::InvalidParameter { name: "type", message: refused.to_string() })
+/// What the parameters `type` and `subject` ask for, and others that some operations have.
+pub(super) fn filter(types: Option<&str>, subject: Option<String>, others: Asked) -> Result<Filter, ApiError> {
+    let types = types.unwrap_or("**").split(',').map(str::to_owned).collect();
+    let filter = Filter::read(Asked { types, subjects: subject.map(|subject| vec![subject]), ..others });
+    // The message names what is wrong by the name that it has in commands, which is the parameter's or its plural.
+    filter.map_err(|refused| ApiError::InvalidParameter { name: "query", message: refused.to_string() })
 }
 
 fn types(registry: &Registry, patterns: &str) -> Result<Vec<&'static str>, ApiError> {

@@ -12,13 +12,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::stream::{Handshake, room, switch_protocols};
+use super::admission::{ClientAddress, place};
+use super::stream::{Handshake, switch_protocols};
 use super::{AppState, server};
 use crate::chain::Chain;
 use crate::problem::ApiError;
 
 /// Marks a request that came from another pod: it is not sent on once more.
-const FORWARDED: HeaderName = HeaderName::from_static("nexus-forwarded");
+pub(super) const FORWARDED: HeaderName = HeaderName::from_static("nexus-forwarded");
 
 /// Calls other pods: at the addresses that they say, and at no other.
 pub fn peers() -> Result<reqwest::Client, reqwest::Error> {
@@ -74,7 +75,7 @@ pub(super) async fn upgrade(
     parts: &Parts,
     handshake: Handshake,
 ) -> Result<Option<Response>, ApiError> {
-    let place = room(state)?;
+    let place = place(state, ClientAddress(None)).await?;
     let opened = match timeout(ACCEPT_DEADLINE, open(holder, parts)).await {
         Ok(opened) => opened.map_err(ApiError::unavailable)?,
         Err(_) => return Err(ApiError::unavailable("another pod did not answer in time")),

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::AppState;
+use super::{AppState, admission};
 use crate::metrics;
 use crate::problem::ApiError;
 
@@ -29,6 +29,7 @@ pub(super) fn surround(router: Router<AppState>, state: AppState) -> Router {
         .layer(DefaultBodyLimit::max(state.config.limits.body_bytes_max))
         .layer(from_fn(bound))
         .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(from_fn_with_state(state.clone(), admission::throttle))
         .layer(cors(&state.config.allowed_origins))
         .layer(from_fn_with_state(state.clone(), count))
         .with_state(state)
@@ -62,6 +63,8 @@ fn cors(origins: &[String]) -> CorsLayer {
             name("nexus-position"),
             name("nexus-as-of"),
             name("nexus-cache"),
+            admission::RATE_LIMIT,
+            admission::RATE_LIMIT_POLICY,
         ])
         .max_age(PREFLIGHT_AGE_MAX)
 }

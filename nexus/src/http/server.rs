@@ -5,6 +5,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -12,7 +14,9 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::util::MapRequest;
 
+use super::admission::Peer;
 use crate::chain::Chain;
 
 /// How long the head of a request may take, and how long a connection may be idle before the next one.
@@ -32,8 +36,8 @@ pub async fn serve(listener: TcpListener, router: Router, send: Duration, closin
             accepted = listener.accept() => accepted,
             () = closing.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             // The client has gone already, or this process has as many files open as it may.
             Err(error) => {
                 tracing::debug!(error = %Chain(&error), "a connection could not be accepted");
@@ -42,7 +46,11 @@ pub async fn serve(listener: TcpListener, router: Router, send: Duration, closin
             }
         };
         prepare(&stream, send);
-        let service = TowerToHyperService::new(router.clone());
+        let with_peer = move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            request
+        };
+        let service = TowerToHyperService::new(MapRequest::new(router.clone(), with_peer));
         let connection = protocol.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let closing = closing.clone();
         connections.spawn(async move {

@@ -12,16 +12,19 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::admission::ClientAddress;
 use super::extract::Body;
-use super::stream::{AllowedOrigin, Handshake, MaybeCaller, room, switch_protocols, upgrade_to};
-use super::{Answer, AppState, Operation, Parameter, Routes, forward};
-use crate::problem::ApiError;
+use super::stream::{AllowedOrigin, Handshake, MaybeCaller, switch_protocols, upgrade_to};
+use super::{Answer, AppState, Operation, Parameter, Routes, admission, forward};
 use crate::realtime::encode::Encoding;
 use crate::realtime::engine_io::request::{self, Refusal};
 use crate::realtime::engine_io::sessions;
 use crate::realtime::session::Session;
 use crate::realtime::socket;
 use crate::realtime::transport::Transport;
+
+/// Where clients of the protocol ask.
+pub(super) const PATH: &str = "/socket.io/";
 
 /// How long a poll is held when nothing is due: below the deadline of a request, and of most proxies.
 const POLL_DEADLINE: Duration = Duration::from_secs(15);
@@ -45,64 +48,66 @@ pub(super) fn routes() -> Routes {
     let get = |path, id| operation(Method::GET, path, id, "Opens a Socket.IO connection, or polls");
     // A client that was told so leaves the last slash out.
     Routes::new()
-        .with(get("/socket.io/", "openSocketIo"), any(open))
+        .with(get(PATH, "openSocketIo"), any(open))
         .with(get("/socket.io", "openSocketIoWithoutSlash"), any(open))
 }
 
-async fn open(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+async fn open(State(state): State<AppState>, request: Request) -> Result<Response, Response> {
     let (mut parts, body) = request.into_parts();
     AllowedOrigin::from_request_parts(&mut parts, &state).await?;
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    match request::Request::read(method(&parts), &query) {
-        Ok(request::Request::OpenWebSocket) => {
+    match request::Request::read(method(&parts), &query).map_err(refusal)? {
+        request::Request::OpenWebSocket => {
             let MaybeCaller(claims) = MaybeCaller::from_request_parts(&mut parts, &state).await?;
-            match Handshake::from_request_parts(&mut parts, &state).await {
-                Ok(handshake) => upgrade_to(state, Encoding::SocketIo, claims, handshake),
-                Err(refused) => Ok(refused),
-            }
+            let handshake = Handshake::from_request_parts(&mut parts, &state).await?;
+            let place = admission::place(&state, address(&mut parts, &state).await).await?;
+            Ok(upgrade_to(state, Encoding::SocketIo, claims, handshake, place).await?)
         }
-        Ok(request::Request::OpenPolling) => {
+        request::Request::OpenPolling => {
             let MaybeCaller(claims) = MaybeCaller::from_request_parts(&mut parts, &state).await?;
-            let place = room(&state)?;
+            let place = admission::place(&state, address(&mut parts, &state).await).await?;
+            let mut session = Session::new(state.clone(), Encoding::SocketIo, claims);
+            session.take_own_place().await?;
             let listed = state.sessions.open();
             let sid = listed.sid().to_owned();
-            let session = Session::new(state.clone(), Encoding::SocketIo, claims);
             state.tasks.spawn(socket::serve(Transport::polling(listed), Bytes::new(), session, place));
             Ok(poll(&state, &sid).await)
         }
-        Ok(request::Request::Poll(sid)) => match forward::holder(&state, &parts, sid).await {
-            Some(holder) => forward::request(&state, &holder, &parts, Bytes::new()).await,
+        request::Request::Poll(sid) => match forward::holder(&state, &parts, sid).await {
+            Some(holder) => Ok(forward::request(&state, &holder, &parts, Bytes::new()).await?),
             None => Ok(poll(&state, sid).await),
         },
-        Ok(request::Request::Push(sid)) => {
+        request::Request::Push(sid) => {
             let request = Request::from_parts(parts.clone(), body);
             let Body { content, .. } = Body::from_request(request, &state).await?;
             match forward::holder(&state, &parts, sid).await {
-                Some(holder) => forward::request(&state, &holder, &parts, content).await,
+                Some(holder) => Ok(forward::request(&state, &holder, &parts, content).await?),
                 None => Ok(push(&state, sid, content).await),
             }
         }
-        Ok(request::Request::Upgrade(sid)) => {
-            if let Some(holder) = forward::holder(&state, &parts, sid).await {
-                return match Handshake::from_request_parts(&mut parts, &state).await {
-                    Ok(handshake) => {
-                        let forwarded = forward::upgrade(&state, &holder, &parts, handshake).await?;
-                        Ok(forwarded.unwrap_or_else(|| refusal(Refusal::Session)))
-                    }
-                    Err(refused) => Ok(refused),
-                };
-            }
-            let Some(session) = state.sessions.get(sid) else { return Ok(refusal(Refusal::Session)) };
-            match Handshake::from_request_parts(&mut parts, &state).await {
-                Ok(handshake) => switch_protocols(&state.tasks, handshake, move |stream, brought| async move {
-                    // A session that has ended drops the WebSocket, and so closes it.
-                    let _ = session.send(sessions::Request::Upgrade(stream, brought)).await;
-                }),
-                Err(refused) => Ok(refused),
-            }
-        }
-        Err(refused) => Ok(refusal(refused)),
+        request::Request::Upgrade(sid) => upgrade(&state, &mut parts, sid).await,
     }
+}
+
+/// Moves a session to a WebSocket, wherever it is held.
+async fn upgrade(state: &AppState, parts: &mut Parts, sid: &str) -> Result<Response, Response> {
+    if let Some(holder) = forward::holder(state, parts, sid).await {
+        let handshake = Handshake::from_request_parts(parts, state).await?;
+        let forwarded = forward::upgrade(state, &holder, parts, handshake).await?;
+        return forwarded.ok_or_else(|| refusal(Refusal::Session));
+    }
+    let session = state.sessions.get(sid).ok_or_else(|| refusal(Refusal::Session))?;
+    let handshake = Handshake::from_request_parts(parts, state).await?;
+    let switched = switch_protocols(&state.tasks, handshake, move |stream, brought| async move {
+        // A session that has ended drops the WebSocket, and so closes it.
+        let _ = session.send(sessions::Request::Upgrade(stream, brought)).await;
+    });
+    Ok(switched?)
+}
+
+async fn address(parts: &mut Parts, state: &AppState) -> ClientAddress {
+    let Ok(address) = ClientAddress::from_request_parts(parts, state).await;
+    address
 }
 
 fn method(parts: &Parts) -> request::Method {

@@ -14,9 +14,10 @@ use crate::config::Config;
 use crate::events::Registry;
 use crate::log::{Publisher, Tail, Wake};
 use crate::metrics::Metrics;
-use crate::realtime::{Hub, Sessions};
+use crate::realtime::{Hub, Presence, Sessions};
 use crate::sync::Cache;
 use crate::sync::documents::Profiles;
+use crate::throttle::Throttle;
 
 /// What handlers, connections and followers share; a pointer to it, for each connection holds one.
 #[derive(Clone, Debug)]
@@ -58,6 +59,10 @@ pub struct Shared {
     pub wake: Wake,
     /// The live connections.
     pub hub: Hub,
+    /// Who is in which room.
+    pub presence: Presence,
+    /// How often callers may ask.
+    pub throttle: Throttle,
     /// The Socket.IO sessions of this pod whose clients poll.
     pub sessions: Sessions,
     /// Calls other pods.

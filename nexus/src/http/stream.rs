@@ -16,6 +16,7 @@ use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
+use super::admission::{ClientAddress, Noted, Place, admit, place};
 use super::{Answer, AppState, Operation, Routes, server};
 use crate::auth::Claims;
 use crate::auth::caller::bearer;
@@ -23,8 +24,8 @@ use crate::chain::Chain;
 use crate::problem::ApiError;
 use crate::realtime::encode::Encoding;
 use crate::realtime::session::Session;
+use crate::realtime::socket;
 use crate::realtime::transport::Transport;
-use crate::realtime::{Counted, socket};
 
 /// What a server adds to the client's key before it takes the digest (RFC 6455, section 1.3).
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -41,22 +42,25 @@ pub(super) fn routes() -> Routes {
 async fn open(
     State(state): State<AppState>,
     _: AllowedOrigin,
+    address: ClientAddress,
     MaybeCaller(claims): MaybeCaller,
     handshake: Handshake,
 ) -> Result<Response, ApiError> {
-    upgrade_to(state, Encoding::WebSocket, claims, handshake)
+    let place = place(&state, address).await?;
+    upgrade_to(state, Encoding::WebSocket, claims, handshake, place).await
 }
 
 /// Answers the handshake, and serves the connection in its own task.
-pub(super) fn upgrade_to(
+pub(super) async fn upgrade_to(
     state: AppState,
     encoding: Encoding,
     claims: Option<Claims>,
     handshake: Handshake,
+    place: Place,
 ) -> Result<Response, ApiError> {
-    let place = room(&state)?;
     let tasks = state.tasks.clone();
-    let session = Session::new(state, encoding, claims);
+    let mut session = Session::new(state, encoding, claims);
+    session.take_own_place().await?;
     switch_protocols(&tasks, handshake, move |stream, brought| {
         socket::serve(Transport::Socket(stream), brought, session, place)
     })
@@ -83,15 +87,6 @@ where
         .header(header::CONNECTION, "upgrade")
         .header(header::SEC_WEBSOCKET_ACCEPT, accept);
     response.body(Body::empty()).map_err(ApiError::internal)
-}
-
-/// A place among the connections of this pod; those that are open feel nothing of a refusal.
-pub(super) fn room(state: &AppState) -> Result<Counted, ApiError> {
-    let place = state.metrics.stream.count_connection();
-    if state.metrics.stream.open() > state.config.stream.connections_max {
-        return Err(ApiError::Overload("this pod has as many connections as it may hold"));
-    }
-    Ok(place)
 }
 
 /// The network connection, once the answer has gone out on it, and what of the client came with the request.
@@ -167,7 +162,11 @@ impl FromRequestParts<AppState> for MaybeCaller {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         match bearer(parts) {
-            Some(token) => Ok(Self(Some(state.verifier.verify(token).await?))),
+            Some(token) => {
+                let claims = state.verifier.verify(token).await?;
+                admit(state, &claims, parts.extensions.get::<Noted>()).await?;
+                Ok(Self(Some(claims)))
+            }
             None if parts.headers.contains_key(header::AUTHORIZATION) => Err(ApiError::MissToken),
             None => Ok(Self(None)),
         }

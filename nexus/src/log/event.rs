@@ -1,10 +1,12 @@
 //! An event on its way into the log, and an entry that came out of it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -50,7 +52,7 @@ impl NewEvent {
             subject: format!("{}/{subject_id}", P::SUBJECT),
             time,
             data,
-            extensions: std::collections::BTreeMap::new(),
+            extensions: BTreeMap::new(),
         })
     }
 
@@ -91,6 +93,28 @@ pub struct Entry {
     pub recorded_at: Timestamp,
     /// The `CloudEvent` as JSON, with the extension attribute `position`.
     pub encoded: Bytes,
+    /// Its attributes, once somebody has asked for one.
+    pub(crate) attributes: Attributes,
+}
+
+/// Attributes of an event by name. Most events are never asked for any, so they are read when one first is.
+#[derive(Debug, Default)]
+pub(crate) struct Attributes(OnceLock<BTreeMap<Box<str>, Box<str>>>);
+
+impl Entry {
+    /// The event's attribute of this name, as text; nothing when it has none.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        let attributes = self.attributes.0.get_or_init(|| attributes(&self.encoded));
+        attributes.get(name).map(|value| &**value)
+    }
+}
+
+/// Every attribute of the event, numbers and truth values by their digits and words; `data` is none.
+fn attributes(encoded: &[u8]) -> BTreeMap<Box<str>, Box<str>> {
+    // What the log holds we have encoded ourselves.
+    let members: BTreeMap<Box<str>, &RawValue> = serde_json::from_slice(encoded).unwrap_or_default();
+    let text = |json: &RawValue| serde_json::from_str(json.get()).unwrap_or_else(|_| json.get().into());
+    members.into_iter().filter(|(name, _)| &**name != "data").map(|(name, json)| (name, text(json))).collect()
 }
 
 /// Adds the position to a stored event. The text is an object that we encoded ourselves, never empty.
@@ -107,6 +131,24 @@ mod tests {
     fn the_position_becomes_the_last_attribute() {
         let encoded = with_position(r#"{"id":"1","data":{}}"#, Position { epoch: 2, seq: 40 });
         assert_eq!(encoded, r#"{"id":"1","data":{},"position":"2.40"}"#);
+    }
+
+    #[test]
+    fn attributes_are_read_as_text_and_data_is_none_of_them() {
+        let entry = Entry {
+            seq: 1,
+            outbox_id: 1,
+            event_type: "a.b".into(),
+            subject: "a/1".into(),
+            audience: Audience::default(),
+            recorded_at: Timestamp::UNIX_EPOCH,
+            encoded: Bytes::from_static(
+                br#"{"id":"1","source":"/m\u00e9","attempt":3,"dry":true,"data":{"source":"no"}}"#,
+            ),
+            attributes: Attributes::default(),
+        };
+        let read = ["id", "source", "attempt", "dry", "data", "tenant"].map(|name| entry.attribute(name));
+        assert_eq!(read, [Some("1"), Some("/mé"), Some("3"), Some("true"), None, None]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jiff_sqlx::ToSqlx;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 
-use super::event::{Entry, with_position};
+use super::event::{Attributes, Entry, with_position};
 use crate::events::Audience;
 use crate::position::Position;
 use crate::store::postgres::in_time;
@@ -202,5 +202,6 @@ type Row = (i64, i64, String, String, String, String, jiff_sqlx::Timestamp);
 fn entry(epoch: i32, (seq, outbox_id, event_type, subject, audience, event, recorded_at): Row) -> Entry {
     let encoded = with_position(&event, Position { epoch, seq });
     let (event_type, subject, recorded_at) = (event_type.into(), subject.into(), recorded_at.to_jiff());
-    Entry { seq, outbox_id, event_type, subject, audience: Audience::joined(audience), recorded_at, encoded }
+    let (audience, attributes) = (Audience::joined(audience), Attributes::default());
+    Entry { seq, outbox_id, event_type, subject, audience, recorded_at, encoded, attributes }
 }

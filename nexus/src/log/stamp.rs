@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff_sqlx::Timestamp;
 use sqlx::PgConnection;
 
-use super::event::{Entry, NewEvent, with_position};
+use super::event::{Attributes, Entry, NewEvent, with_position};
 use crate::events::Audience;
 use crate::position::Position;
 
@@ -124,6 +124,7 @@ fn read(rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
             audience,
             recorded_at: recorded_at.to_jiff(),
             encoded: with_position(event, Position { epoch, seq }),
+            attributes: Attributes::default(),
         }));
     }
     stamped.outcomes = outcomes.into_iter().collect();

@@ -25,6 +25,8 @@ pub enum Close {
     PeerSilent,
     /// The client has come into more rooms than one connection follows.
     TooManyRooms,
+    /// The person has as many connections as allowed.
+    TooManyConnections,
     /// The client took nothing for the whole send deadline. What it misses is in the log:
     /// it resumes with its position.
     PeerSlow,
@@ -46,6 +48,7 @@ impl Close {
             Self::PeerSilent => 4408,
             Self::TooManyRooms => 4409,
             Self::Revoked => 4410,
+            Self::TooManyConnections => 4420,
             Self::PeerSlow => 4429,
         }
     }
@@ -64,6 +67,7 @@ impl Close {
             Self::PeerSilent => "peer_silent",
             Self::TooManyRooms => "too_many_rooms",
             Self::Revoked => "revoked",
+            Self::TooManyConnections => "too_many_connections",
             Self::PeerSlow => "peer_slow",
         }
     }

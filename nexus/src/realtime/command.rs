@@ -4,6 +4,8 @@
 //! command's own members. Unknown members are refused: a misspelt `after` must not turn
 //! a resume into a fresh start.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -29,6 +31,12 @@ pub enum Command {
     Subscribe(Subscribe),
     /// Stop receiving the events of one subscription.
     Unsubscribe(Unsubscribe),
+    /// Be in a room, and receive what is told there.
+    Join(Join),
+    /// Be in a room no longer.
+    Leave(Leave),
+    /// Ask who is in a room.
+    Presence(PresenceOf),
     /// Publish one `CloudEvent`, as `POST /v1/events` does.
     Publish(Publish),
     /// Read past events once, as `GET /v1/events` does.
@@ -61,8 +69,39 @@ pub struct Subscribe {
     pub types: Vec<String>,
     /// Exact subjects; all of them when absent.
     pub subjects: Option<Vec<String>>,
+    /// Attributes of `CloudEvents` and the text that each must have; any when absent.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// Only what is told in this room, in which the client is from then on; any when absent.
+    pub room: Option<String>,
     /// The position of the last event the client has; from now on when absent.
     pub after: Option<Position>,
+}
+
+/// Members of `join`.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Join {
+    /// The room, such as `course/c1`.
+    pub room: String,
+    /// The position of the last event the client has; from now on when absent.
+    pub after: Option<Position>,
+}
+
+/// Members of `leave`.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Leave {
+    /// The room, such as `course/c1`.
+    pub room: String,
+}
+
+/// Members of `presence`.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct PresenceOf {
+    /// The room, such as `course/c1`.
+    pub room: String,
 }
 
 /// Members of `unsubscribe`.
@@ -136,12 +175,16 @@ impl Command {
             "refresh" => from_members(members).map(Self::Refresh),
             "subscribe" => from_members(members).map(Self::Subscribe),
             "unsubscribe" => from_members(members).map(Self::Unsubscribe),
+            "join" => from_members(members).map(Self::Join),
+            "leave" => from_members(members).map(Self::Leave),
+            "presence" => from_members(members).map(Self::Presence),
             "publish" => from_members(members).map(Self::Publish),
             "history" => from_members(members).map(Self::History),
             "ping" if members.is_empty() => Ok(Self::Ping),
             "ping" => Err("`ping` has no members".into()),
             unknown => Err(format!(
-                "unknown command `{}`; there are connect, refresh, subscribe, unsubscribe, publish, history, ping",
+                "unknown command `{}`; there are connect, refresh, subscribe, unsubscribe, join, leave, presence, \
+                 publish, history, ping",
                 unknown.chars().take(40).collect::<String>()
             )),
         }
@@ -169,6 +212,8 @@ mod tests {
             command: Command::Subscribe(Subscribe {
                 types: vec!["wallet.*".into()],
                 subjects: Some(vec!["wallet/1".into()]),
+                attributes: BTreeMap::new(),
+                room: None,
                 after: Some(Position { epoch: 1, seq: 42 }),
             }),
         };
@@ -179,7 +224,7 @@ mod tests {
     fn a_misspelt_member_is_refused_with_the_id_of_the_frame() {
         let (id, message) = refused(r#"{"id":7,"command":"subscribe","types":["**"],"aftr":"1.42"}"#);
         assert_eq!(id, Some(7));
-        assert_eq!(message, "unknown field `aftr`, expected one of `types`, `subjects`, `after`");
+        assert_eq!(message, "unknown field `aftr`, expected one of `types`, `subjects`, `attributes`, `room`, `after`");
     }
 
     #[test]

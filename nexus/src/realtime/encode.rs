@@ -6,7 +6,7 @@
 use std::io::Write as _;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::close::Close;
 use super::socket_io::client;
@@ -79,8 +79,8 @@ pub fn result(id: i64, result: &impl Serialize) -> String {
 }
 
 /// A refusal of the command `id`; without one when the frame had none.
-pub fn error(id: Option<i64>, code: &str, message: &str) -> String {
-    json!({ "id": id, "error": { "code": code, "message": message } }).to_string()
+pub fn error(id: Option<i64>, refusal: &Value) -> String {
+    json!({ "id": id, "error": refusal }).to_string()
 }
 
 /// Appends one event for the subscription with this number, as the WebSocket message that it goes out in. `event` is
@@ -128,8 +128,8 @@ mod tests {
     fn every_frame_has_its_exact_shape() {
         let frames = [
             result(3, &json!({"subscription": "s1", "position": AT})),
-            error(Some(3), "forbidden", "no"),
-            error(None, "malformed_frame", "no"),
+            error(Some(3), &json!({"code": "forbidden", "message": "no"})),
+            error(None, &json!({"code": "malformed_frame", "message": "no"})),
             gap("s1", Position { epoch: 1, seq: 4 }, AT),
             heartbeat(AT),
             drain(250, AT),

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until};
 use super::close::Close;
 use super::encode;
 use super::feed::{Due, Feed};
-use super::metrics::Counted;
 use super::session::Session;
 use super::subscription::Filter;
+use crate::http::admission::Place;
 use crate::position::Position;
 use crate::problem::ApiError;
 
@@ -24,18 +24,21 @@ struct EventStream {
     feed: Feed,
     heartbeat_at: Instant,
     ended: bool,
-    _place: Counted,
+    _place: Place,
 }
 
 /// The body that carries what `filter` wants: after the position, or from now on.
 pub async fn body(
     mut session: Session,
-    place: Counted,
+    place: Place,
     filter: Filter,
     after: Option<Position>,
 ) -> Result<Body, ApiError> {
     let position = session.begin_at(after).await?;
     session.look_up_access().await?;
+    if filter.room().is_some_and(|room| !session.access.is_in(room)) {
+        return Err(ApiError::RefuseRoom);
+    }
     session.follow(filter, position);
     // The first heartbeat at once: it opens the stream, and tells where it begins.
     let events = EventStream { feed: Feed::new(session), heartbeat_at: Instant::now(), ended: false, _place: place };

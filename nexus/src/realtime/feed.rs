@@ -13,7 +13,8 @@ use super::delivery::Stretch;
 use super::encode;
 use super::hub::Member;
 use super::inbox::Taken;
-use super::session::{Refusal, Session};
+use super::presence::Entered;
+use super::session::{Identity, Refusal, Session};
 use super::wire::text_message;
 use crate::chain::Chain;
 use crate::position::Position;
@@ -42,12 +43,15 @@ pub(super) struct Feed {
     /// Whether it was live before it was woken for what is read now.
     live: bool,
     retry_at: Option<Instant>,
+    /// The rooms that it is in.
+    rooms: Vec<(Box<str>, Entered)>,
 }
 
 impl Feed {
     pub(super) fn new(session: Session) -> Self {
         let member = session.state.hub.join();
-        let mut feed = Self { member, followed: 0, behind: false, live: true, retry_at: None, session };
+        let mut feed =
+            Self { member, followed: 0, behind: false, live: true, retry_at: None, rooms: Vec::new(), session };
         feed.follow();
         feed
     }
@@ -57,7 +61,8 @@ impl Feed {
         let Frame { id, command } = match Frame::parse(text) {
             Ok(frame) => frame,
             Err(error) => {
-                text_message(&encode::error(error.id, "malformed_frame", &error.message), out);
+                let refusal = Refusal::new("malformed_frame", error.message);
+                text_message(&encode::error(error.id, &refusal.told()), out);
                 return None;
             }
         };
@@ -66,9 +71,9 @@ impl Feed {
                 text_message(&encode::result(id, &result), out);
                 None
             }
-            Err(Refusal { code, message, close }) => {
-                text_message(&encode::error(Some(id), code, &message), out);
-                close
+            Err(refusal) => {
+                text_message(&encode::error(Some(id), &refusal.told()), out);
+                refusal.close
             }
         }
     }
@@ -98,8 +103,22 @@ impl Feed {
             self.followed = self.session.subscriptions_changed;
             let filters = self.session.subscriptions.iter().map(|subscription| &subscription.filter);
             self.member.follow(filters, &self.session.access);
+            self.enter_rooms();
         }
         changed
+    }
+
+    /// Is in the rooms that its subscriptions name, and in no other.
+    fn enter_rooms(&mut self) {
+        let Session { subscriptions, identity, state, .. } = &self.session;
+        let named = || subscriptions.iter().filter_map(|subscription| subscription.filter.room());
+        self.rooms.retain(|(room, _)| named().any(|named| *named == **room));
+        let Some(Identity { claims }) = identity else { return };
+        for room in named() {
+            if !self.rooms.iter().any(|(entered, _)| **entered == *room) {
+                self.rooms.push((room.into(), state.presence.enter(room, &claims.sub)));
+            }
+        }
     }
 
     /// Whom to wake when something is due, or when the pod leaves.

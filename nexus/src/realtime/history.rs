@@ -6,7 +6,7 @@ use super::command::History;
 use super::limits::SUBJECTS_MAX;
 use super::requests::invalid;
 use super::session::{READ, Refusal, Session};
-use super::subscription::Filter;
+use super::subscription::{Asked, Filter};
 use crate::auth::Access;
 use crate::log::Entry;
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
@@ -26,7 +26,7 @@ impl Session {
         if !(1..=READ_ENTRIES_MAX).contains(&limit) {
             return Err(invalid(format!("`limit` is a number from 1 to {READ_ENTRIES_MAX}")));
         }
-        let filter = history.types.as_deref().map(|types| Filter::read(types, None)).transpose();
+        let filter = history.types.map(|types| Filter::read(Asked { types, ..Asked::default() })).transpose();
         let filter = filter.map_err(|refused| invalid(refused.to_string()))?;
         let subjects = history.subjects.unwrap_or_default();
         if subjects.len() > SUBJECTS_MAX {

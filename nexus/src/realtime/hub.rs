@@ -271,6 +271,10 @@ fn places<'a>(filters: impl Iterator<Item = &'a Filter>, access: &Access) -> Vec
             places.extend(subjects.iter().map(|subject| Place::Subject(Arc::from(&**subject))));
             continue;
         }
+        if let Some(room) = filter.room() {
+            places.push(Place::Room(Arc::from(room)));
+            continue;
+        }
         by_room = true;
         places.push(Place::OtherTypes);
         let is_for_everyone =

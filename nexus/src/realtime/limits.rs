@@ -46,5 +46,8 @@ pub(super) const SUBSCRIPTIONS_MAX: usize = 32;
 /// Patterns of one subscription: as many as there are event types.
 pub(super) const PATTERNS_MAX: usize = 16;
 
+/// Attributes of one subscription. Each costs a comparison per event.
+pub(super) const ATTRIBUTES_MAX: usize = 8;
+
 /// Subjects of one subscription or one look into the history.
 pub(super) const SUBJECTS_MAX: usize = 128;

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::command::Subscribe;
 use super::limits::SUBSCRIPTIONS_MAX;
 use super::session::{READ, Refusal, Session};
-use super::subscription::{Filter, Subscription};
-use crate::auth::Claims;
-use crate::http::events;
+use super::subscription::{Asked, Filter, Subscription};
+use crate::auth::{Claims, EventsWriteOwn, Scope};
+use crate::http::events::{self, Author};
 use crate::position::Position;
 use crate::problem::ApiError;
 
@@ -19,19 +19,27 @@ const REACH_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Session {
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<Value, Refusal> {
+        let Subscribe { types, subjects, attributes, room, after } = subscribe;
+        let added = self.add(Asked { types, subjects, attributes, room }, after).await?;
+        Ok(json!({ "subscription": added.name(), "position": added.position }))
+    }
+
+    /// Adds a subscription to what the client asks for.
+    pub(super) async fn add(&mut self, asked: Asked, after: Option<Position>) -> Result<&Subscription, Refusal> {
         self.claims(READ)?;
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             let message = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(Refusal::new("too_many_subscriptions", message));
         }
-        let filter =
-            Filter::read(&subscribe.types, subscribe.subjects).map_err(|refused| invalid(refused.to_string()))?;
-        let position = self.begin_at(subscribe.after).await?;
+        let filter = Filter::read(asked).map_err(|refused| invalid(refused.to_string()))?;
+        let position = self.begin_at(after).await?;
         // After the position: what lets the client in after it is read on the way. Also for a further subscription, for
         // the one that stands before the entry may be taken away before it has got there.
         self.look_up_access().await.map_err(ApiError::from)?;
-        let name = self.follow(filter, position).name();
-        Ok(json!({ "subscription": name, "position": position }))
+        if filter.room().is_some_and(|room| !self.access.is_in(room)) {
+            return Err(ApiError::RefuseRoom.into());
+        }
+        Ok(self.follow(filter, position))
     }
 
     /// Where a new subscription begins: after the position, or at the head.
@@ -57,18 +65,25 @@ impl Session {
     }
 
     pub(super) fn unsubscribe(&mut self, name: &str) -> Result<Value, Refusal> {
+        self.drop_subscriptions(|subscription| subscription.name() == name)
+            .ok_or_else(|| Refusal::new("subscription_unknown", "the connection has no such subscription"))
+    }
+
+    /// Ends those subscriptions; the answer, if there was any.
+    pub(super) fn drop_subscriptions(&mut self, which: impl Fn(&Subscription) -> bool) -> Option<Value> {
         let before = self.subscriptions.len();
-        self.subscriptions.retain(|subscription| subscription.name() != name);
+        self.subscriptions.retain(|subscription| !which(subscription));
         if self.subscriptions.len() == before {
-            return Err(Refusal::new("subscription_unknown", "the connection has no such subscription"));
+            return None;
         }
         self.subscriptions_changed += 1;
-        Ok(json!({}))
+        Some(json!({}))
     }
 
     pub(super) async fn publish(&self, event: Value) -> Result<Value, Refusal> {
-        let claims = self.claims("events:write")?;
-        let accepted = events::accept(self.state.registry, claims, vec![event], true)?;
+        let claims = self.claims(EventsWriteOwn::NAME)?;
+        let author = Author::of(&self.state, claims).await?;
+        let accepted = events::accept(self.state.registry, &author, vec![event], true)?;
         let receipts = events::publish_all(&self.state, accepted).await?;
         Ok(json!(receipts.first()))
     }

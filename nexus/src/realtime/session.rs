@@ -10,12 +10,15 @@ use super::close::Close;
 use super::command::{Command, Connect};
 use super::encode::Encoding;
 use super::limits::Limits;
+use super::presence::Entered;
 use super::subscription::Subscription;
 use crate::auth::{Access, Claims, EventsReadOwn, Scope, VerifyToken};
 use crate::chain::Chain;
-use crate::http::AppState;
+use crate::http::{AppState, admission};
 use crate::log::ReadLog;
+use crate::metrics::Throttled;
 use crate::problem::ApiError;
+use crate::throttle::{Bucket, Policy, Rate, Standing};
 
 /// A token that lasts longer than this is looked at again after it.
 const LOOKED_AT_AGAIN: Duration = Duration::from_hours(24);
@@ -40,6 +43,10 @@ pub struct Session {
     pub(super) too_many_rooms: Option<Instant>,
     /// The revocations that were looked at.
     revocations_seen: u64,
+    /// Its place among the connections of the same person.
+    own: Option<Entered>,
+    /// How many commands it may send.
+    commands: Bucket,
     /// Until when the session may go on as it is: the end of the token, or the end of the
     /// time to authenticate.
     deadline: Instant,
@@ -56,12 +63,24 @@ pub(super) struct Identity {
 pub(super) struct Refusal {
     pub(super) code: &'static str,
     pub(super) message: String,
+    /// In how long it may be worth another try, if the client is told.
+    pub(super) retry_after: Option<Duration>,
     pub(super) close: Option<Close>,
 }
 
 impl Refusal {
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), close: None }
+        Self { code, message: message.into(), retry_after: None, close: None }
+    }
+
+    /// What the client is told.
+    pub(super) fn told(&self) -> serde_json::Value {
+        let mut told = json!({ "code": self.code, "message": self.message });
+        if let Some(wait) = self.retry_after {
+            // Up to the next whole one: before that it would be refused again.
+            told["retry_after_ms"] = json!(wait.as_millis() + 1);
+        }
+        told
     }
 }
 
@@ -77,7 +96,7 @@ impl From<ApiError> for Refusal {
         for violation in problem.violations {
             message = format!("{message}; {} {}", violation.path, violation.message);
         }
-        Self { code: error.kind().1, message, close: None }
+        Self { code: error.kind().1, message, retry_after: error.retry_after(), close: None }
     }
 }
 
@@ -101,6 +120,8 @@ impl Session {
             subscriptions_changed: 0,
             too_many_rooms: None,
             revocations_seen: 0,
+            own: None,
+            commands: Bucket::default(),
             deadline,
         }
     }
@@ -131,6 +152,7 @@ impl Session {
 
     /// Executes a command.
     pub(super) async fn command(&mut self, command: Command) -> Result<serde_json::Value, Refusal> {
+        self.admit().await?;
         match command {
             Command::Connect(Connect { token: Some(token) }) => self.authenticate(&token).await,
             _ if self.identity.is_none() => Err(Refusal::new("not_authenticated", "send `connect` with a token first")),
@@ -138,6 +160,9 @@ impl Session {
             Command::Refresh(refresh) => self.authenticate(&refresh.token).await,
             Command::Subscribe(subscribe) => self.subscribe(subscribe).await,
             Command::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe.subscription),
+            Command::Join(join) => self.join(join).await,
+            Command::Leave(leave) => self.leave(&leave.room),
+            Command::Presence(of) => self.presence(&of.room).await,
             Command::Publish(publish) => self.publish(publish.event).await,
             Command::History(history) => self.history(history).await,
             Command::Ping => Ok(json!({ "position": self.state.tail.position() })),
@@ -168,9 +193,37 @@ impl Session {
             let access = Access::load(&self.state.postgres, &claims).await.map_err(ApiError::from)?;
             self.see(access);
         }
+        if self.own.is_none() {
+            self.own = admission::own_place(&self.state, &claims)
+                .await
+                .map_err(|refused| Refusal { close: Some(Close::TooManyConnections), ..refused.into() })?;
+        }
         self.deadline = end_of(&claims);
         self.identity = Some(Identity { claims });
         Ok(self.describe())
+    }
+
+    /// Takes a place among the connections of the person whom the upgrade has authenticated.
+    pub async fn take_own_place(&mut self) -> Result<(), ApiError> {
+        if let Some(Identity { claims }) = &self.identity {
+            self.own = admission::own_place(&self.state, claims).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts a command of this connection and of whoever sends it.
+    async fn admit(&mut self) -> Result<(), ApiError> {
+        let policy = Policy::Connection;
+        if let Some(rate) = Rate::of(self.state.config.throttle.connection_commands_per_second)
+            && let Err(wait) = self.commands.take(rate, Instant::now())
+        {
+            self.state.metrics.throttled.get_or_create(&Throttled { policy: policy.name() }).inc();
+            return Err(ApiError::Throttle(Standing { policy, rate, left: 0, wait: Some(wait) }));
+        }
+        match &self.identity {
+            Some(Identity { claims }) => admission::admit(&self.state, claims, None).await,
+            None => Ok(()),
+        }
     }
 
     /// Looks up what the client may see: for each subscription, and when a part of the log is missing. Else the log tells.

@@ -17,11 +17,12 @@ use super::close::Close;
 use super::encode::{self, Encoding};
 use super::engine_io::polling::Upgraded;
 use super::feed::{Due, Feed};
-use super::metrics::{Counted, StreamMetrics};
+use super::metrics::StreamMetrics;
 use super::session::Session;
 use super::socket_io::client::Client;
 use super::transport::Transport;
 use super::wire::{self, Message, ReadMessage, Reader};
+use crate::http::admission::Place;
 
 /// How long the closing handshake may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
@@ -85,7 +86,7 @@ struct Connection {
 }
 
 /// Serves one connection to its end. `brought` came with the upgrade; `_place` is held until it ends.
-pub async fn serve(transport: Transport, brought: Bytes, session: Session, _place: Counted) {
+pub async fn serve(transport: Transport, brought: Bytes, session: Session, _place: Place) {
     let metrics = session.state.metrics.stream.clone();
     let now = Instant::now();
     let mut connection = Connection {

@@ -1,10 +1,38 @@
 //! What one subscription wants, and how far it has come. Pure.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use crate::events::{Pattern, Registry};
 use crate::log::Entry;
 use crate::position::Position;
 
-use super::limits::{PATTERNS_MAX, SUBJECTS_MAX};
+use super::limits::{ATTRIBUTES_MAX, PATTERNS_MAX, SUBJECTS_MAX};
+
+/// Longest value that an attribute is compared with, in bytes: no attribute of an event is longer.
+const ATTRIBUTE_BYTES_MAX: usize = 256;
+
+/// Longest name of an attribute, in bytes, as `CloudEvents` recommends.
+const ATTRIBUTE_NAME_BYTES_MAX: usize = 20;
+
+/// Longest name of a room, in bytes: a kind, and an id as long as the registry lets them be.
+const ROOM_BYTES_MAX: usize = 512;
+
+/// What a client asks for, as it says it. An event must be all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Patterns of event types: `*` is one segment, `**` any number of them.
+    pub types: Vec<String>,
+    /// Exact subjects; all of them when absent.
+    pub subjects: Option<Vec<String>>,
+    /// Attributes of `CloudEvents` and the exact text that each must have; numbers and truth values as text.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// The room in which it must be told; any when absent.
+    #[serde(default)]
+    pub room: Option<String>,
+}
 
 /// The events that a client asks for.
 #[derive(Debug)]
@@ -13,6 +41,8 @@ pub struct Filter {
     /// The registered types that a pattern matches, so that no pattern is tried per event.
     types: Vec<&'static str>,
     subjects: Option<Vec<String>>,
+    attributes: Box<[(String, String)]>,
+    room: Option<Box<str>>,
 }
 
 /// Why a filter is refused; the text is for the client.
@@ -27,11 +57,26 @@ pub enum ReadFilter {
     /// Too few or too many subjects.
     #[error("`subjects` has 1 to {SUBJECTS_MAX} subjects; leave it out for all")]
     CountSubjects,
+    /// A room has no such name.
+    #[error("`room` has 1 to {ROOM_BYTES_MAX} bytes and no control characters")]
+    NameRoom,
+    /// Too many attributes.
+    #[error("`attributes` has at most {ATTRIBUTES_MAX} attributes")]
+    CountAttributes,
+    /// An attribute that is asked for otherwise, or is none.
+    #[error(
+        "`{0}` is no attribute to ask for: `source`, `id`, `time` and extensions are; `types` and `subjects` are members"
+    )]
+    NameAttribute(String),
+    /// A value that no attribute has.
+    #[error("the value of `{0}` has 1 to {ATTRIBUTE_BYTES_MAX} bytes")]
+    MeasureAttribute(String),
 }
 
 impl Filter {
     /// A filter from what the client sent.
-    pub fn read(types: &[String], subjects: Option<Vec<String>>) -> Result<Self, ReadFilter> {
+    pub fn read(asked: Asked) -> Result<Self, ReadFilter> {
+        let Asked { types, subjects, attributes, room } = asked;
         if types.is_empty() || types.len() > PATTERNS_MAX {
             return Err(ReadFilter::CountPatterns);
         }
@@ -40,27 +85,37 @@ impl Filter {
         }
         let mut patterns = Vec::with_capacity(types.len());
         for text in types {
-            // The text of a refused pattern may be long; the client knows what it sent.
-            let refused = || ReadFilter::MatchType(text.chars().take(64).collect());
+            let refused = || ReadFilter::MatchType(shortened(&text));
             let pattern: Pattern = text.parse().map_err(|_| refused())?;
             if Registry::global().matching(std::slice::from_ref(&pattern)).is_empty() {
                 return Err(refused());
             }
             patterns.push(pattern);
         }
+        if room.as_ref().is_some_and(|room| !is_room(room)) {
+            return Err(ReadFilter::NameRoom);
+        }
         let types = Registry::global().matching(&patterns);
-        Ok(Self { patterns, types, subjects })
+        let attributes = attributes_of(attributes)?;
+        Ok(Self { patterns, types, subjects, attributes, room: room.map(String::into_boxed_str) })
+    }
+
+    /// What the client asked for.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            types: self.patterns.iter().map(ToString::to_string).collect(),
+            subjects: self.subjects.clone(),
+            attributes: self.attributes.iter().cloned().collect(),
+            room: self.room.as_deref().map(str::to_owned),
+        }
     }
 
     /// Whether the client wants this entry.
     pub fn wants(&self, entry: &Entry) -> bool {
         self.wants_type(&entry.event_type)
             && self.subjects.as_ref().is_none_or(|subjects| subjects.iter().any(|subject| **subject == *entry.subject))
-    }
-
-    /// What the client asked for.
-    pub fn patterns(&self) -> &[Pattern] {
-        &self.patterns
+            && self.room.as_deref().is_none_or(|room| entry.audience.rooms().any(|told| told == room))
+            && self.attributes.iter().all(|(name, value)| entry.attribute(name) == Some(value))
     }
 
     /// The registered types that are wanted.
@@ -73,12 +128,44 @@ impl Filter {
         self.subjects.as_deref()
     }
 
+    /// The room in which it must be told; nothing when any will do.
+    pub fn room(&self) -> Option<&str> {
+        self.room.as_deref()
+    }
+
     /// A newer pod may know a type that this one does not; the patterns decide then.
     fn wants_type(&self, event_type: &str) -> bool {
         self.types.contains(&event_type)
             || (Registry::global().get(event_type).is_none()
                 && self.patterns.iter().any(|pattern| pattern.matches(event_type)))
     }
+}
+
+fn attributes_of(asked: BTreeMap<String, String>) -> Result<Box<[(String, String)]>, ReadFilter> {
+    if asked.len() > ATTRIBUTES_MAX {
+        return Err(ReadFilter::CountAttributes);
+    }
+    for (name, value) in &asked {
+        let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        let fits = (1..=ATTRIBUTE_NAME_BYTES_MAX).contains(&name.len());
+        if !plain || !fits || matches!(name.as_str(), "type" | "subject" | "data") {
+            return Err(ReadFilter::NameAttribute(shortened(name)));
+        }
+        if value.is_empty() || value.len() > ATTRIBUTE_BYTES_MAX {
+            return Err(ReadFilter::MeasureAttribute(shortened(name)));
+        }
+    }
+    Ok(asked.into_iter().collect())
+}
+
+/// Whether a room may have this name.
+fn is_room(name: &str) -> bool {
+    (1..=ROOM_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control)
+}
+
+/// The text of what is refused may be long; the client knows what it sent.
+fn shortened(text: &str) -> String {
+    text.chars().take(64).collect()
 }
 
 /// One subscription of one connection.
@@ -111,38 +198,87 @@ mod tests {
             outbox_id: 1,
             event_type: event_type.into(),
             subject: subject.into(),
-            audience: crate::events::Audience::default(),
+            audience: crate::events::Audience::joined("user/u\x1fwallet/1"),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
-            encoded: Bytes::from_static(b"{}"),
+            encoded: Bytes::from_static(br#"{"source":"/mint","tenant":"a"}"#),
+            attributes: crate::log::event::Attributes::default(),
         }
     }
 
-    fn filter(types: &[&str], subjects: Option<&[&str]>) -> Result<Filter, ReadFilter> {
-        let types: Vec<String> = types.iter().map(ToString::to_string).collect();
-        Filter::read(&types, subjects.map(|subjects| subjects.iter().map(ToString::to_string).collect()))
+    fn asked(types: &[&str]) -> Asked {
+        Asked { types: types.iter().map(ToString::to_string).collect(), ..Asked::default() }
+    }
+
+    fn with_attribute(name: &str, value: &str) -> Asked {
+        Asked { attributes: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..asked(&["**"]) }
+    }
+
+    fn read(asked: Asked) -> Filter {
+        Filter::read(asked).expect("the filter is valid")
     }
 
     #[test]
     fn a_filter_wants_its_types_on_its_subjects_only() {
-        let filter = filter(&["wallet.*"], Some(&["wallet/1"])).expect("the filter is valid");
+        let filter = read(Asked { subjects: Some(vec!["wallet/1".into()]), ..asked(&["wallet.*"]) });
         assert!(filter.wants(&entry("wallet.created", "wallet/1")));
         assert!(!filter.wants(&entry("wallet.created", "wallet/2")));
         assert!(!filter.wants(&entry("user.login", "wallet/1")));
     }
 
     #[test]
+    fn a_filter_wants_what_has_each_of_its_attributes() {
+        let entry = entry("wallet.created", "wallet/1");
+        for (name, value, wanted) in
+            [("source", "/mint", true), ("source", "/min", false), ("tenant", "a", true), ("region", "a", false)]
+        {
+            assert_eq!(read(with_attribute(name, value)).wants(&entry), wanted, "{name}={value}");
+        }
+        let mut both = with_attribute("source", "/mint");
+        both.attributes.insert("tenant".to_owned(), "b".to_owned());
+        assert!(!read(both).wants(&entry), "one of two is not enough");
+    }
+
+    #[test]
+    fn a_filter_of_a_room_wants_what_is_told_there() {
+        let room = |room: &str| read(Asked { room: Some(room.to_owned()), ..asked(&["**"]) });
+        let entry = entry("wallet.created", "wallet/1");
+        assert!(room("wallet/1").wants(&entry));
+        assert!(!room("wallet/11").wants(&entry));
+    }
+
+    #[test]
     fn a_type_of_a_newer_pod_is_matched_by_pattern() {
-        let filter = filter(&["wallet.*"], None).expect("the filter is valid");
+        let filter = read(asked(&["wallet.*"]));
         assert!(filter.wants(&entry("wallet.closed", "wallet/1")));
         assert!(!filter.wants(&entry("vault.closed", "vault/1")));
     }
 
     #[test]
+    fn what_was_asked_for_is_read_back() {
+        let mut asked = with_attribute("source", "/mint");
+        asked.subjects = Some(vec!["wallet/1".to_owned()]);
+        asked.room = Some("wallet/1".to_owned());
+        assert_eq!(read(asked.clone()).asked(), asked);
+    }
+
+    #[test]
     fn filters_that_cannot_match_are_refused_each_with_its_reason() {
-        assert_eq!(filter(&[], None).err(), Some(ReadFilter::CountPatterns));
-        assert_eq!(filter(&["**"; 17], None).err(), Some(ReadFilter::CountPatterns));
-        assert_eq!(filter(&["walet.*"], None).err(), Some(ReadFilter::MatchType("walet.*".into())));
-        assert_eq!(filter(&["a..b"], None).err(), Some(ReadFilter::MatchType("a..b".into())));
-        assert_eq!(filter(&["**"], Some(&[])).err(), Some(ReadFilter::CountSubjects));
+        let refused = |asked: Asked| Filter::read(asked).err();
+        assert_eq!(refused(asked(&[])), Some(ReadFilter::CountPatterns));
+        assert_eq!(refused(asked(&["**"; 17])), Some(ReadFilter::CountPatterns));
+        assert_eq!(refused(asked(&["walet.*"])), Some(ReadFilter::MatchType("walet.*".into())));
+        assert_eq!(refused(asked(&["a..b"])), Some(ReadFilter::MatchType("a..b".into())));
+        let subjects = Asked { subjects: Some(Vec::new()), ..asked(&["**"]) };
+        assert_eq!(refused(subjects), Some(ReadFilter::CountSubjects));
+        for room in ["", "a\u{1f}b", &"r".repeat(513)] {
+            let room = Asked { room: Some(room.to_owned()), ..asked(&["**"]) };
+            assert_eq!(refused(room), Some(ReadFilter::NameRoom));
+        }
+        for name in ["type", "subject", "data", "", "Source", "trace-id", "abcdefghijklmnopqrstu"] {
+            assert_eq!(refused(with_attribute(name, "a")), Some(ReadFilter::NameAttribute(name.into())), "{name}");
+        }
+        assert_eq!(refused(with_attribute("source", "")), Some(ReadFilter::MeasureAttribute("source".into())));
+        let many = (0..=ATTRIBUTES_MAX).map(|number| (format!("a{number}"), "1".to_owned())).collect();
+        assert_eq!(refused(Asked { attributes: many, ..asked(&["**"]) }), Some(ReadFilter::CountAttributes));
     }
 }

@@ -20,7 +20,7 @@ use crate::realtime::command::Command;
 use crate::realtime::engine_io::{self, Handshake, MESSAGE};
 use crate::realtime::feed::Feed;
 use crate::realtime::session::{READ, Refusal, Session};
-use crate::realtime::subscription::{Filter, Subscription};
+use crate::realtime::subscription::{Asked, Filter, Subscription};
 use crate::realtime::transport::Transport;
 use crate::realtime::wire::{text_head, text_message};
 
@@ -45,8 +45,8 @@ struct Kept {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct KeptSubscription {
-    types: Vec<String>,
-    subjects: Option<Vec<String>>,
+    #[serde(flatten)]
+    asked: Asked,
     number: u64,
     /// Where it began, for a client that has got no event since.
     began: Position,
@@ -131,8 +131,11 @@ impl Client {
             (None, Some(_)) => Ok(()),
             (None, None) => Err(Refusal::new("token_missing", "connect with `auth: { token }`")),
         };
-        if let Err(Refusal { code, message, .. }) = identified {
-            let data = json!({ "code": code });
+        if let Err(refusal) = identified {
+            let (message, mut data) = (refusal.message.clone(), refusal.told());
+            if let Some(data) = data.as_object_mut() {
+                data.remove("message");
+            }
             return packet_message(out, |out| encode::connect_error(MAIN, &message, Some(&data), out));
         }
         let recovered = match &auth.pid {
@@ -153,13 +156,13 @@ impl Client {
             Ok(command) => feed.command(command, out).await,
             Err(message) => Err(Refusal::new("malformed_command", message)),
         };
-        if matches!(&*event.name, "subscribe" | "unsubscribe" | "refresh") && outcome.is_ok() {
+        if matches!(&*event.name, "subscribe" | "unsubscribe" | "join" | "leave" | "refresh") && outcome.is_ok() {
             self.keep(&feed.session).await;
         }
         let close = outcome.as_ref().err().and_then(|refusal| refusal.close);
         let answer = match outcome {
             Ok(result) => json!({ "result": result }),
-            Err(refusal) => json!({ "error": { "code": refusal.code, "message": refusal.message } }),
+            Err(refusal) => json!({ "error": refusal.told() }),
         };
         match event.id {
             Some(id) => packet_message(out, |out| encode::ack(MAIN, id, &[answer.to_string().as_bytes()], out)),
@@ -184,8 +187,7 @@ impl Client {
         let began = |number: u64| self.began.iter().find(|(one, _)| *one == number).map(|(_, began)| *began);
         let subscriptions = session.subscriptions.iter().map(|subscription| KeptSubscription {
             number: subscription.number,
-            types: subscription.filter.patterns().iter().map(ToString::to_string).collect(),
-            subjects: subscription.filter.subjects().map(<[String]>::to_vec),
+            asked: subscription.filter.asked(),
             began: began(subscription.number).unwrap_or(subscription.position),
         });
         let kept = Kept {
@@ -214,8 +216,8 @@ impl Client {
         let Ok(offset) = offset.map(str::parse::<Offset>).transpose() else { return false };
         let mut starts = Vec::with_capacity(kept.subscriptions.len());
         let mut subscriptions = Vec::with_capacity(kept.subscriptions.len());
-        for KeptSubscription { number, types, subjects, began } in kept.subscriptions {
-            let Ok(filter) = Filter::read(&types, subjects) else { return false };
+        for KeptSubscription { number, asked, began } in kept.subscriptions {
+            let Ok(filter) = Filter::read(asked) else { return false };
             // An offset of before the subscription was made says nothing about it.
             let after = offset.as_ref().and_then(|offset| offset.place(number)).unwrap_or(began);
             let Ok(position) = session.begin_at(Some(after)).await else { return false };

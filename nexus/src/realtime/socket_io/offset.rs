@@ -72,14 +72,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::realtime::subscription::Filter;
+    use crate::realtime::subscription::{Asked, Filter};
 
     fn at(seq: i64) -> Position {
         Position { epoch: 1, seq }
     }
 
     fn subscription(number: u64, seq: i64) -> Subscription {
-        let filter = Filter::read(&["**".to_owned()], None).expect("it matches everything");
+        let everything = Asked { types: vec!["**".to_owned()], ..Asked::default() };
+        let filter = Filter::read(everything).expect("it matches everything");
         Subscription { number, filter, position: at(seq) }
     }
 
