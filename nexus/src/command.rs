@@ -17,7 +17,7 @@ use crate::events::Registry;
 use crate::http::{event_types, openapi, routes};
 use crate::logging::{self, LogFormat};
 use crate::serve::Nexus;
-use crate::store;
+use crate::{store, typescript};
 
 /// The event bus and sync manager of the Azora data layer.
 #[derive(Debug, Parser)]
@@ -59,6 +59,7 @@ enum Action {
 enum Document {
     Openapi,
     EventTypes,
+    Typescript,
 }
 
 #[derive(Args, Debug)]
@@ -136,9 +137,11 @@ fn token(arguments: &TokenArguments) -> anyhow::Result<String> {
 }
 
 fn print_document(document: Document) -> anyhow::Result<()> {
+    let registry = Registry::global();
     let document = match document {
         Document::Openapi => openapi::document(routes().operations()),
-        Document::EventTypes => event_types::document(Registry::global()),
+        Document::EventTypes => event_types::document(registry),
+        Document::Typescript => return print_line(typescript::document(registry).trim_end()),
     };
     print_line(&serde_json::to_string_pretty(&document).context("write the document")?)
 }

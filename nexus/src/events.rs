@@ -4,6 +4,7 @@
 pub mod audience;
 pub mod registry;
 
+pub mod any;
 pub mod cloud_event;
 pub mod pattern;
 
@@ -12,6 +13,7 @@ pub mod finance;
 pub mod marketplace;
 pub mod system;
 
+pub use any::{AnyEvent, AnyNewEvent};
 pub use audience::Audience;
 pub use cloud_event::{CloudEvent, Violation};
 pub use pattern::Pattern;

@@ -18,6 +18,7 @@ pub mod problem;
 pub mod realtime;
 pub mod records;
 pub mod sync;
+pub mod typescript;
 
 pub mod command;
 pub mod http;

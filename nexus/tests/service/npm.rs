@@ -1,6 +1,6 @@
 //! The clients of the field, unmodified, from the npm registry: they reach Nexus as they reach any other server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,22 +12,33 @@ use crate::support::{World, token};
 /// No script of a correct program comes near it, even on a loaded machine.
 const DEADLINE: Duration = Duration::from_mins(2);
 
+/// Where the packages are.
+fn packages() -> String {
+    let clients = std::env::var("AZORA_TEST_NPM_CLIENTS");
+    clients.expect("AZORA_TEST_NPM_CLIENTS is not set; run the tests through `cargo xtask test`")
+}
+
 /// Runs a script of `tests/clients` on two pods.
 async fn run(script: &str, arguments: &[&str]) {
-    let clients = std::env::var("AZORA_TEST_NPM_CLIENTS");
-    let clients = clients.expect("AZORA_TEST_NPM_CLIENTS is not set; run the tests through `cargo xtask test`");
     let world = World::new().await;
     let (one, two) = (world.pod().await, world.pod().await);
     let mut node = Command::new("node");
-    node.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script)).args(arguments);
-    node.env("AZORA_TEST_NPM_CLIENTS", clients)
+    node.arg(source(script)).args(arguments);
+    node.env("AZORA_TEST_NPM_CLIENTS", packages())
         .env("PODS", format!("{},{}", one.nexus.address(), two.nexus.address()))
-        .env("TOKEN", token("events:read events:write"))
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+        .env("TOKEN", token("events:read events:write"));
+    succeeds(node).await;
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+async fn succeeds(mut node: Command) {
+    node.stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(DEADLINE, node.output()).await.expect("the script ends").expect("node runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script} {arguments:?}: {}\n{said}", String::from_utf8_lossy(&output.stdout));
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(output.status.success(), "{node:?}: {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,4 +70,14 @@ async fn ws_answers_pings_and_resumes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn event_source_goes_on_by_itself() {
     run("event_source.mjs", &[]).await;
+}
+
+/// Lines of the sample that are marked as wrong must be: a mark on a right one is an error too.
+#[tokio::test]
+async fn the_compiler_of_typescript_takes_events_as_the_types_say_and_no_others() {
+    let mut node = Command::new("node");
+    node.arg(Path::new(&packages()).join("node_modules/typescript/bin/tsc"))
+        .args(["--strict", "--noEmit", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"])
+        .arg(source("events.ts"));
+    succeeds(node).await;
 }
