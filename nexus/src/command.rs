@@ -14,7 +14,7 @@ use crate::auth::{Claims, sign};
 use crate::chain::Chain;
 use crate::config::{Config, DatabaseConfig, Secret};
 use crate::events::Registry;
-use crate::http::{event_types, openapi, routes};
+use crate::http::{asyncapi, event_types, openapi, routes};
 use crate::logging::{self, LogFormat};
 use crate::serve::Nexus;
 use crate::{store, typescript};
@@ -58,6 +58,7 @@ enum Action {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Document {
     Openapi,
+    Asyncapi,
     EventTypes,
     Typescript,
 }
@@ -140,6 +141,7 @@ fn print_document(document: Document) -> anyhow::Result<()> {
     let registry = Registry::global();
     let document = match document {
         Document::Openapi => openapi::document(routes().operations()),
+        Document::Asyncapi => asyncapi::document(registry),
         Document::EventTypes => event_types::document(registry),
         Document::Typescript => return print_line(typescript::document(registry).trim_end()),
     };

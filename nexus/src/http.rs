@@ -3,6 +3,7 @@
 pub mod operation;
 pub mod state;
 
+pub mod asyncapi;
 pub mod event_stream;
 pub mod event_types;
 pub mod events;
@@ -37,6 +38,7 @@ pub fn routes() -> Routes {
         .merge(socket_io::routes())
         .merge(health::routes())
         .merge(openapi::routes())
+        .merge(asyncapi::routes())
 }
 
 /// The service as it is served: routes, answers for what is not routed, and the layers around all.

@@ -61,6 +61,7 @@ fn generate() -> Result<Vec<Generated>> {
         Generated { path: "charts/azora-operator/files/azoradatalayers.azora.io.yaml", text: definition.clone() },
         Generated { path: "crds/azoradatalayers.azora.io.yaml", text: definition },
         Generated { path: "docs/openapi.json", text: schema("openapi")? },
+        Generated { path: "docs/asyncapi.json", text: schema("asyncapi")? },
         Generated { path: "docs/event-types.json", text: schema("event-types")? },
         Generated { path: "docs/events.ts", text: schema("typescript")? },
     ])

@@ -85,7 +85,7 @@ fn list_operation() -> Operation {
 
 /// An event in the structured JSON form of `CloudEvents` 1.0; the type's own schema is at `/v1/event-types`.
 #[derive(Serialize, JsonSchema)]
-struct Event {
+pub(super) struct Event {
     /// Always `1.0`.
     specversion: String,
     /// Unique per source.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -80,4 +81,20 @@ async fn the_compiler_of_typescript_takes_events_as_the_types_say_and_no_others(
         .args(["--strict", "--noEmit", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"])
         .arg(source("events.ts"));
     succeeds(node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_of_asyncapi_is_as_its_specification_says() {
+    let specification = Path::new(&packages()).join("node_modules/@asyncapi/specs/schemas/3.0.0.json");
+    let specification = std::fs::read(specification).expect("the specification is installed");
+    let specification: Value = serde_json::from_slice(&specification).expect("the specification is JSON");
+    let validator = jsonschema::validator_for(&specification).expect("the specification is a schema");
+    let world = World::new().await;
+    let answer = world.nexus().await.client.with_token(None).get("/asyncapi.json").await;
+    let errors: Vec<String> =
+        validator.iter_errors(&answer.body).map(|error| format!("{} {error}", error.instance_path())).collect();
+    assert_eq!((answer.status, errors), (200, Vec::<String>::new()));
+    let mut wrong = answer.body;
+    wrong["operations"]["stream.push"]["action"] = "shout".into();
+    assert!(!validator.is_valid(&wrong), "the specification refuses nothing");
 }
