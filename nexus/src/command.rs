@@ -103,10 +103,14 @@ fn act(action: Action) -> anyhow::Result<()> {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime");
     match action {
         Action::Serve(config) => runtime()?.block_on(serve(*config)),
-        Action::Migrate(database) => runtime()?.block_on(store::postgres::migrate(&database)).context("migrate"),
+        Action::Migrate(database) => runtime()?.block_on(migrate(&database)),
         Action::Schema { document } => print_document(document),
         Action::Token(arguments) => print_line(&token(&arguments)?),
     }
+}
+
+async fn migrate(database: &DatabaseConfig) -> anyhow::Result<()> {
+    store::postgres::migrate(database, &Registry::built_in()).await.context("migrate")
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -138,12 +142,12 @@ fn token(arguments: &TokenArguments) -> anyhow::Result<String> {
 }
 
 fn print_document(document: Document) -> anyhow::Result<()> {
-    let registry = Registry::global();
+    let registry = Registry::built_in();
     let document = match document {
         Document::Openapi => openapi::document(routes().operations()),
-        Document::Asyncapi => asyncapi::document(registry),
-        Document::EventTypes => event_types::document(registry),
-        Document::Typescript => return print_line(typescript::document(registry).trim_end()),
+        Document::Asyncapi => asyncapi::document(&registry),
+        Document::EventTypes => event_types::document(&registry),
+        Document::Typescript => return print_line(typescript::document(&registry).trim_end()),
     };
     print_line(&serde_json::to_string_pretty(&document).context("write the document")?)
 }

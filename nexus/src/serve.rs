@@ -1,6 +1,7 @@
 //! Puts the parts together, runs them, and takes them apart in order. A store that is away never stops the process.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -141,6 +142,7 @@ impl Parts {
             wake: wake.clone(),
             metrics: metrics.clone(),
         };
+        let registry = Arc::new(Registry::built_in());
         let state = AppState::new(Shared {
             config,
             postgres,
@@ -150,11 +152,11 @@ impl Parts {
             cache,
             profiles,
             wake,
-            hub: Hub::default(),
+            hub: Hub::new(Arc::clone(&registry)),
             sessions: Sessions::default(),
             peers: forward::peers().map_err(StartNexus::PreparePeers)?,
             publisher,
-            registry: Registry::global(),
+            registry,
             verifier,
             metrics,
             draining: CancellationToken::new(),

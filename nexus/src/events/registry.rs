@@ -2,7 +2,8 @@
 //! The one place that knows which types there are.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
@@ -67,7 +68,7 @@ pub enum Publisher {
 pub struct Definition {
     /// The type, such as `wallet.created`.
     #[serde(rename = "type")]
-    pub event_type: &'static str,
+    pub event_type: Arc<str>,
     /// Version of the schema.
     pub version: u16,
     /// Part of the platform that it belongs to.
@@ -75,11 +76,11 @@ pub struct Definition {
     /// Form of the subject, such as `wallet/{id}`.
     pub subject: String,
     /// One sentence for people.
-    pub description: &'static str,
+    pub description: String,
     /// Who may publish it over the API.
     pub publisher: Publisher,
     /// The rooms in which it is told; a field of the data stands for an id.
-    pub audience: &'static [&'static str],
+    pub audience: Vec<String>,
     /// Whether it lets the people in its audience into its other rooms.
     pub lets_in: bool,
     /// JSON Schema of the data.
@@ -89,7 +90,8 @@ pub struct Definition {
 }
 
 impl Definition {
-    fn of<P: Payload>() -> Self {
+    /// The definition that a Rust type gives.
+    pub fn of<P: Payload>() -> Self {
         let generator =
             SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true).into_generator();
         let schema = generator.into_root_schema_for::<P>().to_value();
@@ -98,13 +100,13 @@ impl Definition {
             .build(&schema)
             .expect("a schema that schemars derives compiles; a test builds every one");
         Self {
-            event_type: P::TYPE,
+            event_type: P::TYPE.into(),
             version: P::VERSION,
             domain: P::DOMAIN,
             subject: format!("{}/{{id}}", P::SUBJECT),
-            description: P::DESCRIPTION,
+            description: P::DESCRIPTION.to_owned(),
             publisher: P::PUBLISHER,
-            audience: P::AUDIENCE,
+            audience: P::AUDIENCE.iter().map(ToString::to_string).collect(),
             lets_in: P::LETS_IN,
             schema,
             validator,
@@ -120,12 +122,12 @@ impl Definition {
 
     /// For whom an event with this data is.
     pub fn audience(&self, data: &Value) -> Audience {
-        Audience::of(self.audience, data)
+        Audience::of(&self.audience, data)
     }
 
     /// Whether everybody sees its events.
     pub fn is_for_everyone(&self) -> bool {
-        self.audience.contains(&EVERYONE)
+        self.audience.iter().any(|room| room == EVERYONE)
     }
 
     fn data_violations(&self, data: &Value) -> Vec<Violation> {
@@ -161,33 +163,37 @@ fn violations_of(error: &ValidationError<'_>) -> Vec<Violation> {
 #[derive(Debug)]
 pub struct Registry {
     definitions: Vec<Definition>,
+    places: HashMap<Arc<str>, usize>,
 }
 
-static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry {
-    definitions: vec![
-        Definition::of::<education::CourseEnrolled>(),
-        Definition::of::<education::LessonCompleted>(),
-        Definition::of::<education::AssessmentSubmitted>(),
-        Definition::of::<education::CertificateIssued>(),
-        Definition::of::<finance::WalletCreated>(),
-        Definition::of::<finance::TransactionCompleted>(),
-        Definition::of::<finance::MiningReward>(),
-        Definition::of::<finance::UbiDistributed>(),
-        Definition::of::<marketplace::JobPosted>(),
-        Definition::of::<marketplace::ApplicationSubmitted>(),
-        Definition::of::<marketplace::ContractSigned>(),
-        Definition::of::<marketplace::PaymentReleased>(),
-        Definition::of::<system::UserRegistered>(),
-        Definition::of::<system::UserLogin>(),
-        Definition::of::<system::SystemAlert>(),
-        Definition::of::<system::HealthCheck>(),
-    ],
-});
-
 impl Registry {
-    /// The registry of this build.
-    pub fn global() -> &'static Self {
-        &REGISTRY
+    /// The types of this build.
+    pub fn built_in() -> Self {
+        Self::of(vec![
+            Definition::of::<education::CourseEnrolled>(),
+            Definition::of::<education::LessonCompleted>(),
+            Definition::of::<education::AssessmentSubmitted>(),
+            Definition::of::<education::CertificateIssued>(),
+            Definition::of::<finance::WalletCreated>(),
+            Definition::of::<finance::TransactionCompleted>(),
+            Definition::of::<finance::MiningReward>(),
+            Definition::of::<finance::UbiDistributed>(),
+            Definition::of::<marketplace::JobPosted>(),
+            Definition::of::<marketplace::ApplicationSubmitted>(),
+            Definition::of::<marketplace::ContractSigned>(),
+            Definition::of::<marketplace::PaymentReleased>(),
+            Definition::of::<system::UserRegistered>(),
+            Definition::of::<system::UserLogin>(),
+            Definition::of::<system::SystemAlert>(),
+            Definition::of::<system::HealthCheck>(),
+        ])
+    }
+
+    /// A registry of these types; of two with one name the later counts.
+    pub fn of(definitions: Vec<Definition>) -> Self {
+        let places = definitions.iter().enumerate();
+        let places = places.map(|(place, definition)| (Arc::clone(&definition.event_type), place)).collect();
+        Self { definitions, places }
     }
 
     /// Every type.
@@ -197,13 +203,13 @@ impl Registry {
 
     /// The definition of one type.
     pub fn get(&self, event_type: &str) -> Option<&Definition> {
-        self.definitions.iter().find(|definition| definition.event_type == event_type)
+        self.places.get(event_type).map(|place| &self.definitions[*place])
     }
 
     /// The types that any of the patterns matches.
-    pub fn matching(&self, patterns: &[Pattern]) -> Vec<&'static str> {
-        let types = self.definitions.iter().map(|definition| definition.event_type);
-        types.filter(|event_type| patterns.iter().any(|pattern| pattern.matches(event_type))).collect()
+    pub fn matching(&self, patterns: &[Pattern]) -> Vec<Arc<str>> {
+        let types = self.definitions.iter().map(|definition| &definition.event_type);
+        types.filter(|event_type| patterns.iter().any(|pattern| pattern.matches(event_type))).cloned().collect()
     }
 
     /// Checks type, subject and data; lists everything that is wrong.
@@ -249,13 +255,14 @@ mod tests {
     }
 
     fn paths(subject: &str, data: &Value) -> Vec<String> {
-        let refused = Registry::global().validate(&reward(subject, data)).err().unwrap_or_default();
+        let refused = Registry::built_in().validate(&reward(subject, data)).err().unwrap_or_default();
         refused.into_iter().map(|violation| violation.path).collect()
     }
 
     #[test]
     fn there_are_sixteen_types_of_four_domains() {
-        let types: Vec<_> = Registry::global().definitions().iter().map(|definition| definition.event_type).collect();
+        let registry = Registry::built_in();
+        let types: Vec<_> = registry.definitions().iter().map(|definition| &*definition.event_type).collect();
         assert_eq!(
             types,
             [
@@ -281,7 +288,7 @@ mod tests {
 
     #[test]
     fn every_audience_is_named_by_fields_that_the_data_must_have() {
-        for definition in Registry::global().definitions() {
+        for definition in Registry::built_in().definitions() {
             let required = definition.schema["required"].as_array().expect("every type has required fields");
             for field in definition.audience.iter().filter_map(|template| audience::field(template)) {
                 assert!(required.contains(&json!(field)), "{} without {field}", definition.event_type);
@@ -301,12 +308,14 @@ mod tests {
     #[test]
     fn a_pattern_selects_types() {
         let pattern = |text: &str| text.parse::<Pattern>().expect("a pattern");
-        assert_eq!(
-            Registry::global().matching(&[pattern("user.*"), pattern("ubi.**")]),
-            ["ubi.distributed", "user.registered", "user.login"]
-        );
-        assert_eq!(Registry::global().matching(&[pattern("**")]).len(), 16);
-        assert_eq!(Registry::global().matching(&[pattern("nothing.*")]), Vec::<&str>::new());
+        let registry = Registry::built_in();
+        let matching = |patterns: &[&str]| {
+            let patterns: Vec<Pattern> = patterns.iter().map(|text| pattern(text)).collect();
+            registry.matching(&patterns).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(matching(&["user.*", "ubi.**"]), ["ubi.distributed", "user.registered", "user.login"]);
+        assert_eq!(matching(&["**"]).len(), 16);
+        assert_eq!(matching(&["nothing.*"]), Vec::<String>::new());
     }
 
     #[test]

@@ -64,7 +64,7 @@ async fn open(
         return Err(ApiError::LackScope { scope: EventsReadOwn::NAME });
     }
     let place = room(&state)?;
-    let filter = events::filter(query.r#type.as_deref(), query.subject)?;
+    let filter = events::filter(&state.registry, query.r#type.as_deref(), query.subject)?;
     let after = match headers.get(LAST_EVENT_ID) {
         Some(id) => Some(events::position("Last-Event-ID", &String::from_utf8_lossy(id.as_bytes()))?),
         None => query.after.map(|after| events::position("after", &after)).transpose()?,

@@ -19,7 +19,7 @@ pub(super) fn routes() -> Routes {
 
 /// Needs no token: the types are the same for everybody and published with the source.
 async fn list(State(state): State<AppState>) -> Json<Value> {
-    Json(document(state.registry))
+    Json(document(&state.registry))
 }
 
 /// The registry as a document.

@@ -1,5 +1,6 @@
 //! `/v1/events`: publishing, and reading history.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -154,9 +155,9 @@ async fn publish(
 ) -> Result<Response, ApiError> {
     let (documents, single) = documents(&body)?;
     let (events, refused) = if atomic || single {
-        (accept(state.registry, &caller.claims, documents, single)?, Vec::new())
+        (accept(&state.registry, &caller.claims, documents, single)?, Vec::new())
     } else {
-        accept_each(state.registry, &caller.claims, documents)?
+        accept_each(&state.registry, &caller.claims, documents)?
     };
     let mut receipts = publish_all(&state, events).await?;
     let status = match (receipts.iter().any(|receipt| !receipt.duplicate), refused.is_empty()) {
@@ -259,7 +260,8 @@ fn validate(registry: &Registry, claims: &Claims, document: Value, now: Timestam
         Publisher::Administrator if !claims.allows("admin") => return Err(ApiError::LackScope { scope: "admin" }),
         Publisher::Administrator | Publisher::Service => {}
     }
-    let event = NewEvent::accepted(event);
+    let audience = definition.audience(&event.data);
+    let event = NewEvent::accepted(event, audience);
     if event.encoded_bytes() > EVENT_BYTES_MAX {
         let message = format!("has more than {EVENT_BYTES_MAX} bytes");
         return Err(ApiError::InvalidDocument(vec![Violation::new("", message)]));
@@ -323,7 +325,7 @@ async fn list(
     caller: Caller<EventsReadOwn>,
     QueryOf(query): QueryOf<ListQuery>,
 ) -> Result<Json<Page>, ApiError> {
-    let types = query.r#type.as_deref().map(|patterns| types(state.registry, patterns)).transpose()?;
+    let types = query.r#type.as_deref().map(|patterns| types(&state.registry, patterns)).transpose()?;
     let limit = query.limit.as_deref().map_or(Ok(PAGE_EVENTS), limit)?;
     let after = query.after.as_deref().map(|after| position("after", after)).transpose()?;
     let since = query.since.as_deref().map(|since| time("since", since)).transpose()?;
@@ -342,7 +344,7 @@ async fn list(
     let mut waiting = if wait.is_zero() {
         None
     } else {
-        let filter = filter(query.r#type.as_deref(), query.subject.clone())?;
+        let filter = filter(&state.registry, query.r#type.as_deref(), query.subject.clone())?;
         Some((room(&state)?, state.hub.wait_for(filter, access.clone())))
     };
     let read = loop {
@@ -350,6 +352,7 @@ async fn list(
         if let Some((_, waiter)) = &mut waiting {
             waiter.set_access(access.clone());
         }
+        let types: Option<Vec<&str>> = types.as_ref().map(|types| types.iter().map(|one| &**one).collect());
         let (types, rooms) = (types.as_deref(), access.rooms());
         let selection = Selection { types, subjects, rooms, after, since, until, limit };
         let read = read::history(&state.postgres, &selection).await?;
@@ -374,13 +377,17 @@ async fn list(
 }
 
 /// What the parameters `type` and `subject` ask for.
-pub(super) fn filter(types: Option<&str>, subject: Option<String>) -> Result<Filter, ApiError> {
+pub(super) fn filter(
+    registry: &Arc<Registry>,
+    types: Option<&str>,
+    subject: Option<String>,
+) -> Result<Filter, ApiError> {
     let patterns: Vec<String> = types.unwrap_or("**").split(',').map(str::to_owned).collect();
-    let filter = Filter::read(&patterns, subject.map(|subject| vec![subject]));
+    let filter = Filter::read(registry, &patterns, subject.map(|subject| vec![subject]));
     filter.map_err(|refused| ApiError::InvalidParameter { name: "type", message: refused.to_string() })
 }
 
-fn types(registry: &Registry, patterns: &str) -> Result<Vec<&'static str>, ApiError> {
+fn types(registry: &Registry, patterns: &str) -> Result<Vec<Arc<str>>, ApiError> {
     let invalid = |error: crate::events::pattern::ParsePattern| ApiError::InvalidParameter {
         name: "type",
         message: error.to_string(),

@@ -65,7 +65,7 @@ pub struct Shared {
     /// The way into the log for events that belong to no other write.
     pub publisher: Publisher,
     /// The event types.
-    pub registry: &'static Registry,
+    pub registry: Arc<Registry>,
     /// Verifies tokens.
     pub verifier: Verifier,
     /// What is counted.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::events::{Audience, CloudEvent, Payload, Registry};
+use crate::events::{Audience, CloudEvent, Payload};
 use crate::position::Position;
 
 /// The `source` of events that Nexus itself emits.
@@ -29,12 +29,10 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// The event as it will be stored. The caller has let the registry validate it.
-    pub fn accepted(event: CloudEvent) -> Self {
+    /// The event as it will be stored, for its audience. The caller has let the registry validate it.
+    pub fn accepted(event: CloudEvent, audience: Audience) -> Self {
         let encoded = event.encode();
         let key = idempotency_key(&event.source, &event.id);
-        let definition = Registry::global().get(&event.event_type);
-        let audience = definition.map(|definition| definition.audience(&event.data)).unwrap_or_default();
         let CloudEvent { id, source, event_type, subject, .. } = event;
         Self { id, source, key, event_type, subject, audience, encoded }
     }
@@ -43,7 +41,8 @@ impl NewEvent {
     pub fn emit<P: Payload>(id: Uuid, subject_id: &str, time: Timestamp, payload: &P) -> Self {
         let data: Value =
             serde_json::to_value(payload).expect("a payload has only string keys, so it always serialises");
-        Self::accepted(CloudEvent {
+        let audience = Audience::of(P::AUDIENCE, &data);
+        let event = CloudEvent {
             id: id.to_string(),
             source: OWN_SOURCE.to_owned(),
             event_type: P::TYPE.to_owned(),
@@ -51,7 +50,8 @@ impl NewEvent {
             time,
             data,
             extensions: std::collections::BTreeMap::new(),
-        })
+        };
+        Self::accepted(event, audience)
     }
 
     /// By this the log knows the event again: a digest of its source and id.

@@ -129,7 +129,7 @@ fn split(rows: &[PgRow]) -> Result<(Position, Option<i64>, Vec<Row>), sqlx::Erro
 #[derive(Debug)]
 pub struct Selection<'a> {
     /// Only these types; all when absent.
-    pub types: Option<&'a [&'static str]>,
+    pub types: Option<&'a [&'a str]>,
     /// Only these subjects; all when absent.
     pub subjects: Option<&'a [String]>,
     /// Only entries for one of these rooms; all when absent.

@@ -120,7 +120,7 @@ impl Session {
 
     /// Takes note of an entry that lets the client in; whether it did.
     fn grow(&mut self, entry: &Entry) -> bool {
-        let grown = self.access.grow(entry);
+        let grown = self.access.grow(entry, &self.state.registry);
         if grown {
             self.subscriptions_changed += 1;
             self.too_many_rooms = self.access.is_too_large().then(Instant::now);

@@ -26,15 +26,16 @@ impl Session {
         if !(1..=READ_ENTRIES_MAX).contains(&limit) {
             return Err(invalid(format!("`limit` is a number from 1 to {READ_ENTRIES_MAX}")));
         }
-        let filter = history.types.as_deref().map(|types| Filter::read(types, None)).transpose();
+        let filter = history.types.as_deref().map(|types| Filter::read(&self.state.registry, types, None)).transpose();
         let filter = filter.map_err(|refused| invalid(refused.to_string()))?;
+        let types: Option<Vec<&str>> = filter.as_ref().map(|filter| filter.types().iter().map(|one| &**one).collect());
         let subjects = history.subjects.unwrap_or_default();
         if subjects.len() > SUBJECTS_MAX {
             return Err(invalid(format!("`subjects` has at most {SUBJECTS_MAX} subjects")));
         }
         let access = Access::load(&self.state.postgres, claims).await.map_err(ApiError::from)?;
         let selection = Selection {
-            types: filter.as_ref().map(Filter::types),
+            types: types.as_deref(),
             subjects: (!subjects.is_empty()).then_some(&*subjects),
             rooms: access.rooms(),
             after: history.after,

@@ -24,8 +24,8 @@ impl Session {
             let message = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(Refusal::new("too_many_subscriptions", message));
         }
-        let filter =
-            Filter::read(&subscribe.types, subscribe.subjects).map_err(|refused| invalid(refused.to_string()))?;
+        let filter = Filter::read(&self.state.registry, &subscribe.types, subscribe.subjects)
+            .map_err(|refused| invalid(refused.to_string()))?;
         let position = self.begin_at(subscribe.after).await?;
         // After the position: what lets the client in after it is read on the way. Also for a further subscription, for
         // the one that stands before the entry may be taken away before it has got there.
@@ -68,7 +68,7 @@ impl Session {
 
     pub(super) async fn publish(&self, event: Value) -> Result<Value, Refusal> {
         let claims = self.claims("events:write")?;
-        let accepted = events::accept(self.state.registry, claims, vec![event], true)?;
+        let accepted = events::accept(&self.state.registry, claims, vec![event], true)?;
         let receipts = events::publish_all(&self.state, accepted).await?;
         Ok(json!(receipts.first()))
     }

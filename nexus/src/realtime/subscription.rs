@@ -1,5 +1,7 @@
 //! What one subscription wants, and how far it has come. Pure.
 
+use std::sync::Arc;
+
 use crate::events::{Pattern, Registry};
 use crate::log::Entry;
 use crate::position::Position;
@@ -9,9 +11,10 @@ use super::limits::{PATTERNS_MAX, SUBJECTS_MAX};
 /// The events that a client asks for.
 #[derive(Debug)]
 pub struct Filter {
+    registry: Arc<Registry>,
     patterns: Vec<Pattern>,
     /// The registered types that a pattern matches, so that no pattern is tried per event.
-    types: Vec<&'static str>,
+    types: Vec<Arc<str>>,
     subjects: Option<Vec<String>>,
 }
 
@@ -31,7 +34,7 @@ pub enum ReadFilter {
 
 impl Filter {
     /// A filter from what the client sent.
-    pub fn read(types: &[String], subjects: Option<Vec<String>>) -> Result<Self, ReadFilter> {
+    pub fn read(registry: &Arc<Registry>, types: &[String], subjects: Option<Vec<String>>) -> Result<Self, ReadFilter> {
         if types.is_empty() || types.len() > PATTERNS_MAX {
             return Err(ReadFilter::CountPatterns);
         }
@@ -43,13 +46,13 @@ impl Filter {
             // The text of a refused pattern may be long; the client knows what it sent.
             let refused = || ReadFilter::MatchType(text.chars().take(64).collect());
             let pattern: Pattern = text.parse().map_err(|_| refused())?;
-            if Registry::global().matching(std::slice::from_ref(&pattern)).is_empty() {
+            if registry.matching(std::slice::from_ref(&pattern)).is_empty() {
                 return Err(refused());
             }
             patterns.push(pattern);
         }
-        let types = Registry::global().matching(&patterns);
-        Ok(Self { patterns, types, subjects })
+        let types = registry.matching(&patterns);
+        Ok(Self { registry: Arc::clone(registry), patterns, types, subjects })
     }
 
     /// Whether the client wants this entry.
@@ -64,7 +67,7 @@ impl Filter {
     }
 
     /// The registered types that are wanted.
-    pub fn types(&self) -> &[&'static str] {
+    pub fn types(&self) -> &[Arc<str>] {
         &self.types
     }
 
@@ -75,8 +78,8 @@ impl Filter {
 
     /// A newer pod may know a type that this one does not; the patterns decide then.
     fn wants_type(&self, event_type: &str) -> bool {
-        self.types.contains(&event_type)
-            || (Registry::global().get(event_type).is_none()
+        self.types.iter().any(|wanted| **wanted == *event_type)
+            || (self.registry.get(event_type).is_none()
                 && self.patterns.iter().any(|pattern| pattern.matches(event_type)))
     }
 }
@@ -119,7 +122,8 @@ mod tests {
 
     fn filter(types: &[&str], subjects: Option<&[&str]>) -> Result<Filter, ReadFilter> {
         let types: Vec<String> = types.iter().map(ToString::to_string).collect();
-        Filter::read(&types, subjects.map(|subjects| subjects.iter().map(ToString::to_string).collect()))
+        let subjects = subjects.map(|subjects| subjects.iter().map(ToString::to_string).collect());
+        Filter::read(&Arc::new(Registry::built_in()), &types, subjects)
     }
 
     #[test]

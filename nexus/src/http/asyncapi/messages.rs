@@ -122,7 +122,7 @@ impl Messages {
 
     fn add_events(&mut self, registry: &Registry) {
         for definition in registry.definitions() {
-            let name = definition.event_type;
+            let name = &*definition.event_type;
             let mut data = definition.schema.clone();
             if let Value::Object(keywords) = &mut data {
                 keywords.remove("$schema");
@@ -140,7 +140,7 @@ impl Messages {
                 self.places.push((front, name.to_owned(), name.to_owned()));
             }
         }
-        let types = registry.definitions().iter().map(|definition| definition.event_type);
+        let types = registry.definitions().iter().map(|definition| &definition.event_type);
         let any: Vec<Value> = types.map(|name| to("schemas", &format!("{name}.event"))).collect();
         let described = "An event of any type; `type` tells which.";
         self.schemas.insert("AzoraEvent".to_owned(), json!({ "description": described, "oneOf": any }));
@@ -200,7 +200,7 @@ impl Messages {
 
 /// The `CloudEvent` of a type.
 fn event_of(definition: &Definition) -> Value {
-    let name = definition.event_type;
+    let name = &*definition.event_type;
     json!({
         "description": definition.description,
         "allOf": [to("schemas", "Event")],

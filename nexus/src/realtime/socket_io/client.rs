@@ -215,7 +215,7 @@ impl Client {
         let mut starts = Vec::with_capacity(kept.subscriptions.len());
         let mut subscriptions = Vec::with_capacity(kept.subscriptions.len());
         for KeptSubscription { number, types, subjects, began } in kept.subscriptions {
-            let Ok(filter) = Filter::read(&types, subjects) else { return false };
+            let Ok(filter) = Filter::read(&session.state.registry, &types, subjects) else { return false };
             // An offset of before the subscription was made says nothing about it.
             let after = offset.as_ref().and_then(|offset| offset.place(number)).unwrap_or(began);
             let Ok(position) = session.begin_at(Some(after)).await else { return false };

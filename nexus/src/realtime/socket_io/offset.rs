@@ -69,9 +69,12 @@ impl FromStr for Offset {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::events::Registry;
     use crate::realtime::subscription::Filter;
 
     fn at(seq: i64) -> Position {
@@ -79,7 +82,8 @@ mod tests {
     }
 
     fn subscription(number: u64, seq: i64) -> Subscription {
-        let filter = Filter::read(&["**".to_owned()], None).expect("it matches everything");
+        let registry = Arc::new(Registry::built_in());
+        let filter = Filter::read(&registry, &["**".to_owned()], None).expect("it matches everything");
         Subscription { number, filter, position: at(seq) }
     }
 

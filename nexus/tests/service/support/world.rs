@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use nexus::config::Config;
+use nexus::events::Registry;
 use nexus::logging::LogFormat;
 use nexus::serve::Nexus;
 use nexus::store::postgres::migrate;
@@ -61,7 +62,7 @@ impl World {
             "--drain-seconds=0",
         ])
         .config;
-        migrate(&config.database).await.expect("the migrations apply");
+        migrate(&config.database, &Registry::built_in()).await.expect("the migrations apply");
         let options: PgConnectOptions = postgres_url.parse().expect("the URL is one of Postgres");
         let options = options.options([("search_path", name.as_str())]);
         let postgres = PgPoolOptions::new().max_connections(3).connect_lazy_with(options);
