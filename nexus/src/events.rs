@@ -3,6 +3,7 @@
 
 pub mod audience;
 pub mod registry;
+pub mod version;
 
 pub mod any;
 pub mod cloud_event;
@@ -13,8 +14,12 @@ pub mod finance;
 pub mod marketplace;
 pub mod system;
 
+#[cfg(test)]
+pub(crate) mod parcel;
+
 pub use any::{AnyEvent, AnyNewEvent};
 pub use audience::Audience;
 pub use cloud_event::{CloudEvent, Violation};
 pub use pattern::Pattern;
 pub use registry::{Definition, Domain, Payload, Publisher, Registry};
+pub use version::{Earlier, Version};

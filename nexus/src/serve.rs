@@ -65,7 +65,12 @@ pub struct Nexus {
 impl Nexus {
     /// Starts everything. Returns as soon as the address is listened on; readiness tells when requests can be served.
     pub async fn start(config: Config) -> Result<Self, StartNexus> {
-        let parts = Parts::prepare(config).await?;
+        Self::start_with(config, Registry::built_in()).await
+    }
+
+    /// The same, with these event types.
+    pub async fn start_with(config: Config, registry: Registry) -> Result<Self, StartNexus> {
+        let parts = Parts::prepare(config, Arc::new(registry)).await?;
         let state = parts.state.clone();
         let listen = state.config.listen;
         let listener =
@@ -119,7 +124,7 @@ struct Parts {
 }
 
 impl Parts {
-    async fn prepare(config: Config) -> Result<Self, StartNexus> {
+    async fn prepare(config: Config, registry: Arc<Registry>) -> Result<Self, StartNexus> {
         let postgres = store::postgres::pool(&config.database).map_err(StartNexus::PreparePostgres)?;
         let connect = store::postgres::connect_options(&config.database).map_err(StartNexus::PreparePostgres)?;
         let redis_client = store::redis::client(&config.redis_url).map_err(StartNexus::PrepareRedis)?;
@@ -128,7 +133,7 @@ impl Parts {
         let verifier = Verifier::new(&config.auth).map_err(StartNexus::PrepareVerifier)?;
         let metrics = Metrics::new();
         let wake = Wake::new(&config.database.schema, &config.redis_prefix, metrics.clone());
-        let tail = Tail::new(postgres.clone(), wake.clone());
+        let tail = Tail::new(postgres.clone(), Arc::clone(&registry), wake.clone());
         let cache = Cache::new(redis.clone(), &config.redis_prefix, metrics.sync.clone());
         let profiles = Profiles::new(mongo.clone());
         let (publisher, groups) = Publisher::new(postgres.clone(), tail.clone(), wake.clone(), metrics.clone());
@@ -142,7 +147,6 @@ impl Parts {
             wake: wake.clone(),
             metrics: metrics.clone(),
         };
-        let registry = Arc::new(Registry::built_in());
         let state = AppState::new(Shared {
             config,
             postgres,

@@ -5,22 +5,22 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use jsonschema::ValidationError;
-use jsonschema::error::ValidationErrorKind;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::audience::{self, Audience, EVERYONE};
+use super::version::{self, Earlier, Version};
 use super::{CloudEvent, Pattern, Violation, education, finance, marketplace, system};
 
 /// The data of one event type.
 pub trait Payload: Serialize + JsonSchema {
     /// The event type, such as `wallet.created`.
     const TYPE: &'static str;
-    /// Version of the schema; grows when a change is not backward compatible.
-    const VERSION: u16 = 1;
+    /// The versions of its schema before this one, from the first on. One is added when a change is not backward
+    /// compatible.
+    const EARLIER: &'static [Earlier] = &[];
     /// Part of the platform that the type belongs to.
     const DOMAIN: Domain;
     /// First segment of the subject: `wallet` stands for `wallet/{id}`.
@@ -69,7 +69,7 @@ pub struct Definition {
     /// The type, such as `wallet.created`.
     #[serde(rename = "type")]
     pub event_type: Arc<str>,
-    /// Version of the schema.
+    /// The current version of the schema.
     pub version: u16,
     /// Part of the platform that it belongs to.
     pub domain: Domain,
@@ -83,10 +83,15 @@ pub struct Definition {
     pub audience: Vec<String>,
     /// Whether it lets the people in its audience into its other rooms.
     pub lets_in: bool,
-    /// JSON Schema of the data.
+    /// JSON Schema of the data in the current version.
     pub schema: Value,
-    #[serde(skip)]
-    validator: jsonschema::Validator,
+    /// Every version that is taken, the oldest first.
+    pub versions: Vec<Version>,
+}
+
+/// The number of the version that a type is in now.
+pub fn current_version<P: Payload>() -> u16 {
+    u16::try_from(P::EARLIER.len() + 1).expect("a type does not change so often")
 }
 
 impl Definition {
@@ -95,13 +100,16 @@ impl Definition {
         let generator =
             SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true).into_generator();
         let schema = generator.into_root_schema_for::<P>().to_value();
-        let validator = jsonschema::options()
-            .should_validate_formats(true)
-            .build(&schema)
-            .expect("a schema that schemars derives compiles; a test builds every one");
+        let earlier = P::EARLIER.iter().map(|earlier| (schema_of_release(earlier.released), Some(earlier.upcast)));
+        let all = (1..).zip(earlier.chain([(schema.clone(), None)]));
+        let versions = all.map(|(number, (schema, upcast))| {
+            let version = Version::new(P::TYPE, number, schema);
+            let version = version.expect("a schema that schemars derives compiles; a test builds every one");
+            version.followed_by(upcast)
+        });
         Self {
             event_type: P::TYPE.into(),
-            version: P::VERSION,
+            version: current_version::<P>(),
             domain: P::DOMAIN,
             subject: format!("{}/{{id}}", P::SUBJECT),
             description: P::DESCRIPTION.to_owned(),
@@ -109,8 +117,45 @@ impl Definition {
             audience: P::AUDIENCE.iter().map(ToString::to_string).collect(),
             lets_in: P::LETS_IN,
             schema,
-            validator,
+            versions: versions.collect(),
         }
+    }
+
+    /// One of its versions.
+    pub fn version(&self, number: u16) -> Option<&Version> {
+        self.versions.iter().find(|version| version.version == number)
+    }
+
+    /// The event in the version `to`, if it is in an earlier one and can be brought there.
+    pub fn upcast(&self, event: &[u8], to: u16) -> Option<String> {
+        // Most types have one version, and nothing is looked at.
+        if self.versions.len() < 2 {
+            return None;
+        }
+        let mut event: Map<String, Value> = serde_json::from_slice(event).ok()?;
+        let from = version::of_event(&self.event_type, &event).filter(|from| *from < to)?;
+        self.upcast_data(event.get_mut("data")?, from, to)?;
+        version::set_version(&self.event_type, to, &mut event);
+        serde_json::to_string(&event).ok()
+    }
+
+    /// Brings data from one version to another; nothing happens when a step is not known.
+    fn upcast_data(&self, data: &mut Value, from: u16, to: u16) -> Option<()> {
+        let steps: Vec<_> = (from..to).map(|number| self.version(number)?.upcast).collect::<Option<_>>()?;
+        let data = data.as_object_mut()?;
+        for upcast in steps {
+            upcast(data);
+        }
+        Some(())
+    }
+
+    /// The data in the current version, which the audience is named by.
+    fn current_data<'a>(&self, event: &'a CloudEvent) -> Cow<'a, Value> {
+        let mut data = Cow::Borrowed(&event.data);
+        if event.version < self.version {
+            self.upcast_data(data.to_mut(), event.version, self.version);
+        }
+        data
     }
 
     fn accepts_subject(&self, subject: &str) -> bool {
@@ -120,9 +165,9 @@ impl Definition {
         })
     }
 
-    /// For whom an event with this data is.
-    pub fn audience(&self, data: &Value) -> Audience {
-        Audience::of(&self.audience, data)
+    /// For whom the event is.
+    pub fn audience(&self, event: &CloudEvent) -> Audience {
+        Audience::of(&self.audience, &self.current_data(event))
     }
 
     /// Whether everybody sees its events.
@@ -130,8 +175,13 @@ impl Definition {
         self.audience.iter().any(|room| room == EVERYONE)
     }
 
-    fn data_violations(&self, data: &Value) -> Vec<Violation> {
-        let mut violations: Vec<_> = self.validator.iter_errors(data).flat_map(|error| violations_of(&error)).collect();
+    fn data_violations(&self, event: &CloudEvent) -> Vec<Violation> {
+        let Some(version) = self.version(event.version) else {
+            let taken: Vec<&str> = self.versions.iter().map(|version| version.dataschema.as_str()).collect();
+            return vec![Violation::new("/dataschema", format!("names no version of the type: {}", taken.join(", ")))];
+        };
+        let mut violations = version.violations(&event.data);
+        let data = self.current_data(event);
         for field in self.audience.iter().filter_map(|template| audience::field(template)) {
             let id = data.get(field).and_then(Value::as_str).unwrap_or_default();
             if id.contains(char::is_control) {
@@ -142,21 +192,9 @@ impl Definition {
     }
 }
 
-/// Names the field itself also where the schema's error stands at the object around it.
-/// The value is left out of the message: the caller has it, and it may be long.
-fn violations_of(error: &ValidationError<'_>) -> Vec<Violation> {
-    let place = format!("/data{}", error.instance_path());
-    match error.kind() {
-        ValidationErrorKind::Required { property } => {
-            let field = property.as_str().unwrap_or_default();
-            vec![Violation::new(format!("{place}/{field}"), "is required")]
-        }
-        ValidationErrorKind::AdditionalProperties { unexpected } => {
-            let unknown = |field: &String| Violation::new(format!("{place}/{field}"), "is not known");
-            unexpected.iter().map(unknown).collect()
-        }
-        _ => vec![Violation::new(place, error.masked().to_string())],
-    }
+fn schema_of_release(released: &str) -> Value {
+    let mut released: Value = serde_json::from_str(released).expect("a released type is JSON; a test reads every one");
+    released["schema"].take()
 }
 
 /// All event types, in the order of their domains.
@@ -189,11 +227,19 @@ impl Registry {
         ])
     }
 
-    /// A registry of these types; of two with one name the later counts.
+    /// A registry of these types, each of another name.
     pub fn of(definitions: Vec<Definition>) -> Self {
         let places = definitions.iter().enumerate();
         let places = places.map(|(place, definition)| (Arc::clone(&definition.event_type), place)).collect();
         Self { definitions, places }
+    }
+
+    /// The same and one more type, which takes the place of one with its name.
+    #[must_use]
+    pub fn with(mut self, definition: Definition) -> Self {
+        self.definitions.retain(|one| one.event_type != definition.event_type);
+        self.definitions.push(definition);
+        Self::of(self.definitions)
     }
 
     /// Every type.
@@ -217,7 +263,7 @@ impl Registry {
         let Some(definition) = self.get(&event.event_type) else {
             return Err(vec![Violation::new("/type", "is not a registered event type; see /v1/event-types")]);
         };
-        let mut violations = definition.data_violations(&event.data);
+        let mut violations = definition.data_violations(event);
         if !definition.accepts_subject(&event.subject) {
             violations.insert(0, Violation::new("/subject", format!("must have the form {}", definition.subject)));
         }
@@ -246,6 +292,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::events::parcel::{self, text};
 
     fn reward(subject: &str, data: &Value) -> CloudEvent {
         let document = json!({
@@ -349,5 +396,60 @@ mod tests {
         ] {
             assert_eq!(paths(subject, &data).is_empty(), accepted, "{subject}");
         }
+    }
+
+    #[test]
+    fn an_event_of_an_earlier_version_is_brought_up_to_any_later_one() {
+        let registry = parcel::registry();
+        let parcel = registry.get("parcel.sent").expect("it is registered");
+        let first = text(None, &json!({"parcel_id": "p", "to": "u"}));
+        let second = text(Some(2), &json!({"parcel_id": "p", "recipient_id": "u"}));
+        let third = text(Some(3), &json!({"parcel_id": "p", "recipient_id": "u", "grams": 0}));
+        for (from, to, want) in [
+            (&first, 3, Some(&third)),
+            (&first, 2, Some(&second)),
+            (&second, 3, Some(&third)),
+            (&first, 1, None),
+            (&third, 3, None),
+            (&third, 1, None),
+            (&text(Some(9), &json!({})), 3, None),
+            (&text(None, &json!([])), 3, None),
+        ] {
+            assert_eq!(parcel.upcast(from.as_bytes(), to).as_ref(), want, "{from} to {to}");
+        }
+        // An SQL writer's data may lack what an upcast looks for.
+        assert_eq!(parcel.upcast(text(None, &json!({})).as_bytes(), 3), Some(text(Some(3), &json!({"grams": 0}))));
+        let built_in = Registry::built_in();
+        let wallet = built_in.get("wallet.created").expect("it is registered");
+        assert_eq!(wallet.upcast(br#"{"data":{}}"#, 1), None);
+    }
+
+    #[test]
+    fn every_version_is_taken_by_its_own_schema_for_the_audience_of_the_current_one() {
+        let sent = |version: u16, data: Value| {
+            let document = json!({
+                "specversion": "1.0", "id": "1", "source": "/post", "type": "parcel.sent", "subject": "parcel/p",
+                "dataschema": version::reference("parcel.sent", version), "data": data,
+            });
+            let event = CloudEvent::read(document, Timestamp::UNIX_EPOCH).expect("the envelope is valid");
+            let registry = parcel::registry();
+            registry
+                .validate(&event)
+                .map(|definition| definition.audience(&event).rooms().collect::<Vec<_>>().join(" "))
+        };
+        let paths = |refused: Result<String, Vec<Violation>>| {
+            refused.expect_err("it is refused").into_iter().map(|violation| violation.path).collect::<Vec<_>>()
+        };
+        assert_eq!(sent(1, json!({"parcel_id": "p", "to": "u"})), Ok("user/u parcel/p".to_owned()));
+        assert_eq!(
+            sent(3, json!({"parcel_id": "p", "recipient_id": "u", "grams": 7})),
+            Ok("user/u parcel/p".to_owned())
+        );
+        assert_eq!(
+            paths(sent(3, json!({"parcel_id": "p", "to": "u"}))),
+            ["/data/recipient_id", "/data/grams", "/data/to"]
+        );
+        assert_eq!(paths(sent(1, json!({"parcel_id": "p", "to": "u\u{7}"}))), ["/data/recipient_id"]);
+        assert_eq!(paths(sent(4, json!({}))), ["/dataschema"]);
     }
 }

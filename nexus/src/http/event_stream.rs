@@ -30,6 +30,7 @@ pub(super) fn routes() -> Routes {
             parameter("query", "type", "Patterns of types, separated by commas; all by default."),
             parameter("query", "subject", "Only events about this subject."),
             parameter("query", "after", "Only events after this position; those from now on by default."),
+            events::VERSIONS,
             parameter("query", "access_token", "The token, for a browser's EventSource, which cannot send a header."),
             parameter("header", "Last-Event-ID", "The position of the last event; it counts before `after`."),
         ],
@@ -45,6 +46,7 @@ struct StreamQuery {
     r#type: Option<String>,
     subject: Option<String>,
     after: Option<String>,
+    versions: Option<String>,
     access_token: Option<String>,
 }
 
@@ -65,6 +67,9 @@ async fn open(
     }
     let place = room(&state)?;
     let filter = events::filter(&state.registry, query.r#type.as_deref(), query.subject)?;
+    let filter = filter.in_versions(&events::by_type(query.versions.as_deref())?);
+    let filter =
+        filter.map_err(|refused| ApiError::InvalidParameter { name: "versions", message: refused.to_string() })?;
     let after = match headers.get(LAST_EVENT_ID) {
         Some(id) => Some(events::position("Last-Event-ID", &String::from_utf8_lossy(id.as_bytes()))?),
         None => query.after.map(|after| events::position("after", &after)).transpose()?,

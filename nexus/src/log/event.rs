@@ -8,7 +8,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::events::{Audience, CloudEvent, Payload};
+use crate::events::registry::current_version;
+use crate::events::{Audience, CloudEvent, Payload, Registry};
 use crate::position::Position;
 
 /// The `source` of events that Nexus itself emits.
@@ -48,6 +49,7 @@ impl NewEvent {
             event_type: P::TYPE.to_owned(),
             subject: format!("{}/{subject_id}", P::SUBJECT),
             time,
+            version: current_version::<P>(),
             data,
             extensions: std::collections::BTreeMap::new(),
         };
@@ -89,12 +91,32 @@ pub struct Entry {
     pub audience: Audience,
     /// When it was stamped, by the clock of the database.
     pub recorded_at: Timestamp,
-    /// The `CloudEvent` as JSON, with the extension attribute `position`.
+    /// The `CloudEvent` as JSON, in the current version of its type, with the extension attribute `position`.
     pub encoded: Bytes,
+    /// The same as it was published, where that was in an earlier version.
+    pub published: Option<Bytes>,
+}
+
+impl Entry {
+    /// Size in memory, in bytes, of what it says.
+    pub(super) fn bytes(&self) -> usize {
+        self.encoded.len() + self.published.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// The texts of an entry: in the current version of its type, and as it was published where that was in an earlier one.
+/// An event of a type or a version that this pod does not know is carried as it is.
+pub(super) fn texts(registry: &Registry, event_type: &str, event: &str, position: Position) -> (Bytes, Option<Bytes>) {
+    let published = with_position(event, position);
+    let definition = registry.get(event_type);
+    match definition.and_then(|definition| definition.upcast(event.as_bytes(), definition.version)) {
+        Some(current) => (with_position(&current, position), Some(published)),
+        None => (published, None),
+    }
 }
 
 /// Adds the position to a stored event. The text is an object that we encoded ourselves, never empty.
-pub(super) fn with_position(event: &str, position: Position) -> Bytes {
+fn with_position(event: &str, position: Position) -> Bytes {
     let open = event.trim_end().strip_suffix('}').unwrap_or(event);
     Bytes::from(format!(r#"{open},"position":"{position}"}}"#))
 }

@@ -7,8 +7,8 @@ use jiff_sqlx::ToSqlx;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 
-use super::event::{Entry, with_position};
-use crate::events::Audience;
+use super::event::{Entry, texts};
+use crate::events::{Audience, Registry};
 use crate::position::Position;
 use crate::store::postgres::in_time;
 
@@ -72,17 +72,28 @@ pub async fn oldest(pool: &PgPool) -> Result<Option<i64>, ReadLog> {
 }
 
 /// Up to `limit` entries after `seq`.
-pub(super) async fn after(pool: &PgPool, epoch: i32, seq: i64, limit: usize) -> Result<Batch, ReadLog> {
+pub(super) async fn after(
+    pool: &PgPool,
+    registry: &Registry,
+    epoch: i32,
+    seq: i64,
+    limit: usize,
+) -> Result<Batch, ReadLog> {
     let statement = sqlx::query_as(
         "SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
         WHERE seq > $1 ORDER BY seq LIMIT $2",
     );
     let rows: Vec<Row> = bounded(statement.bind(seq).bind(bound(limit)).fetch_all(pool)).await?;
-    batch(epoch, seq, rows)
+    batch(registry, epoch, seq, rows)
 }
 
 /// The newest stamped place, and up to `limit` entries after `seq`, of one snapshot and in one round trip.
-pub(super) async fn head_and_after(pool: &PgPool, seq: i64, limit: usize) -> Result<(Position, Batch), ReadLog> {
+pub(super) async fn head_and_after(
+    pool: &PgPool,
+    registry: &Registry,
+    seq: i64,
+    limit: usize,
+) -> Result<(Position, Batch), ReadLog> {
     let statement = sqlx::query(
         "SELECT head.epoch, head.seq, NULL::bigint, page.* FROM head LEFT JOIN LATERAL (
             SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
@@ -91,7 +102,7 @@ pub(super) async fn head_and_after(pool: &PgPool, seq: i64, limit: usize) -> Res
     );
     let rows = bounded(statement.bind(seq).bind(bound(limit)).fetch_all(pool)).await?;
     let (head, _, entries) = split(&rows).map_err(ReadLog::QueryLog)?;
-    Ok((head, batch(head.epoch, seq, entries)?))
+    Ok((head, batch(registry, head.epoch, seq, entries)?))
 }
 
 fn bound(limit: usize) -> i64 {
@@ -99,7 +110,7 @@ fn bound(limit: usize) -> i64 {
 }
 
 /// What follows `seq`, which must be dense.
-fn batch(epoch: i32, seq: i64, rows: Vec<Row>) -> Result<Batch, ReadLog> {
+fn batch(registry: &Registry, epoch: i32, seq: i64, rows: Vec<Row>) -> Result<Batch, ReadLog> {
     match rows.first() {
         Some(first) if first.0 != seq + 1 => return Ok(Batch::Gap { oldest: first.0 }),
         _ => {}
@@ -107,7 +118,7 @@ fn batch(epoch: i32, seq: i64, rows: Vec<Row>) -> Result<Batch, ReadLog> {
     if let Some(pair) = rows.windows(2).find(|pair| pair[0].0 + 1 != pair[1].0) {
         return Err(ReadLog::FindHole { after: pair[0].0 });
     }
-    Ok(Batch::Entries(rows.into_iter().map(|row| Arc::new(entry(epoch, row))).collect()))
+    Ok(Batch::Entries(rows.into_iter().map(|row| Arc::new(entry(registry, epoch, row))).collect()))
 }
 
 /// Takes apart rows of head, oldest entry and a page, which repeat the first two. An empty page is one row without
@@ -158,7 +169,7 @@ pub struct History {
 }
 
 /// Reads a page of history.
-pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History, ReadLog> {
+pub async fn history(pool: &PgPool, registry: &Registry, selection: &Selection<'_>) -> Result<History, ReadLog> {
     const SELECT: &str = "SELECT head.epoch, head.seq, (SELECT min(seq) FROM log), page.* FROM head LEFT JOIN LATERAL (
             SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
             WHERE seq > $1 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
@@ -185,7 +196,7 @@ pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History
         }
         None => None,
     };
-    let entries = rows.into_iter().map(|row| Arc::new(entry(head.epoch, row))).collect();
+    let entries = rows.into_iter().map(|row| Arc::new(entry(registry, head.epoch, row))).collect();
     Ok(History { head, entries, gap })
 }
 
@@ -199,8 +210,10 @@ pub(super) async fn stamped(pool: &PgPool, outbox_ids: &[i64]) -> Result<Vec<(i6
 
 type Row = (i64, i64, String, String, String, String, jiff_sqlx::Timestamp);
 
-fn entry(epoch: i32, (seq, outbox_id, event_type, subject, audience, event, recorded_at): Row) -> Entry {
-    let encoded = with_position(&event, Position { epoch, seq });
+fn entry(registry: &Registry, epoch: i32, row: Row) -> Entry {
+    let (seq, outbox_id, event_type, subject, audience, event, recorded_at) = row;
+    let (encoded, published) = texts(registry, &event_type, &event, Position { epoch, seq });
     let (event_type, subject, recorded_at) = (event_type.into(), subject.into(), recorded_at.to_jiff());
-    Entry { seq, outbox_id, event_type, subject, audience: Audience::joined(audience), recorded_at, encoded }
+    let audience = Audience::joined(audience);
+    Entry { seq, outbox_id, event_type, subject, audience, recorded_at, encoded, published }
 }

@@ -137,7 +137,7 @@ impl Sequencer {
     /// Stamps a batch of the outbox, and the group if that is all of it. Takes the group when it is answered, or handed
     /// on to be. Says how far the log goes now; nothing when it did not grow.
     async fn stamp(&self, connection: &mut PgConnection, group: &mut Group) -> Result<Option<i64>, LeadLog> {
-        let batch = stamp(connection, self.wake.channel(), group.events());
+        let batch = stamp(connection, self.tail.registry(), self.wake.channel(), group.events());
         let stamped = match step(async { batch.await.map_err(LeadLog::StampEvents) }).await {
             Ok(stamped) => stamped,
             // The connection lives, and nothing was stamped: the group must not hold up the outbox.

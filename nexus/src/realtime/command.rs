@@ -4,6 +4,8 @@
 //! command's own members. Unknown members are refused: a misspelt `after` must not turn
 //! a resume into a fresh start.
 
+use std::collections::BTreeMap;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -65,6 +67,9 @@ pub struct Subscribe {
     pub subjects: Option<Vec<String>>,
     /// The position of the last event the client has; from now on when absent.
     pub after: Option<Position>,
+    /// The version of a type in which its events are to come; the current one when absent.
+    #[serde(default)]
+    pub versions: BTreeMap<String, u16>,
 }
 
 /// Members of `unsubscribe`.
@@ -96,6 +101,9 @@ pub struct History {
     pub after: Option<Position>,
     /// How many events at most.
     pub limit: Option<u32>,
+    /// The version of a type in which its events are to come; the current one when absent.
+    #[serde(default)]
+    pub versions: BTreeMap<String, u16>,
 }
 
 /// Members of `ping`: none.
@@ -250,13 +258,15 @@ mod tests {
 
     #[test]
     fn a_subscription_with_a_position_is_parsed_whole() {
-        let text = r#"{"id":7,"command":"subscribe","types":["wallet.*"],"subjects":["wallet/1"],"after":"1.42"}"#;
+        let text = r#"{"id":7,"command":"subscribe","types":["wallet.*"],"subjects":["wallet/1"],"after":"1.42",
+            "versions":{"wallet.created":1}}"#;
         let want = Frame {
             id: 7,
             command: Command::Subscribe(Subscribe {
                 types: vec!["wallet.*".into()],
                 subjects: Some(vec!["wallet/1".into()]),
                 after: Some(Position { epoch: 1, seq: 42 }),
+                versions: BTreeMap::from([("wallet.created".into(), 1)]),
             }),
         };
         assert_eq!(Frame::parse(text), Ok(want));
@@ -266,7 +276,7 @@ mod tests {
     fn a_misspelt_member_is_refused_with_the_id_of_the_frame() {
         let (id, message) = refused(r#"{"id":7,"command":"subscribe","types":["**"],"aftr":"1.42"}"#);
         assert_eq!(id, Some(7));
-        assert_eq!(message, "unknown field `aftr`, expected one of `types`, `subjects`, `after`");
+        assert_eq!(message, "unknown field `aftr`, expected one of `types`, `subjects`, `after`, `versions`");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What a client receives, as its transport carries it. Pure.
 //!
 //! An event's `CloudEvent` JSON was encoded once, when the entry came into this pod; a push
-//! copies those bytes between a head and a tail and parses nothing.
+//! copies those bytes between a head and a tail and parses nothing, unless the client asks
+//! for another version than the current one of an event that was published in one.
 
 use std::io::Write as _;
 
@@ -68,10 +69,10 @@ impl Encoding {
     /// Appends one event for one subscription.
     pub(super) fn event(self, subscription: &Subscription, entry: &Entry, into: &mut Vec<u8>) {
         match self {
-            Self::WebSocket => event(subscription.number, &entry.encoded, into),
+            Self::WebSocket => event(subscription.number, &subscription.filter.text(entry), into),
             Self::EventStream => {
                 let position = Position { seq: entry.seq, ..subscription.position };
-                server_sent(None, position, &entry.encoded, into);
+                server_sent(None, position, &subscription.filter.text(entry), into);
             }
             // One event for all subscriptions that want it, once all have come so far.
             Self::SocketIo => {}

@@ -1,5 +1,7 @@
 //! The command `history`: past events, a page at a time.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use super::command::History;
@@ -8,7 +10,7 @@ use super::requests::invalid;
 use super::session::{READ, Refusal, Session};
 use super::subscription::Filter;
 use crate::auth::Access;
-use crate::log::Entry;
+use crate::log::Versions;
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::position::Position;
 use crate::problem::ApiError;
@@ -28,7 +30,9 @@ impl Session {
         }
         let filter = history.types.as_deref().map(|types| Filter::read(&self.state.registry, types, None)).transpose();
         let filter = filter.map_err(|refused| invalid(refused.to_string()))?;
-        let types: Option<Vec<&str>> = filter.as_ref().map(|filter| filter.types().iter().map(|one| &**one).collect());
+        let types: Option<Vec<&str>> = filter.as_ref().and_then(Filter::selected_types);
+        let versions = Versions::read(&self.state.registry, &history.versions);
+        let versions = versions.map_err(|refused| invalid(refused.to_string()))?;
         let subjects = history.subjects.unwrap_or_default();
         if subjects.len() > SUBJECTS_MAX {
             return Err(invalid(format!("`subjects` has at most {SUBJECTS_MAX} subjects")));
@@ -43,19 +47,21 @@ impl Session {
             until: None,
             limit,
         };
-        let read = read::history(&self.state.postgres, &selection).await.map_err(ApiError::from)?;
+        let read =
+            read::history(&self.state.postgres, &self.state.registry, &selection).await.map_err(ApiError::from)?;
         let head = read.head;
         let gap = read.gap.map(|(from, to)| json!({ "from": from, "to": to }));
         let entries = &read.entries;
-        let shown = &entries[..fitting(entries.iter().map(|entry| entry.encoded.len()))];
-        let more = entries.len() == limit || shown.len() < entries.len();
-        let next = shown.last().filter(|_| more).map(|entry| Position { seq: entry.seq, ..head });
-        Ok(json!({ "events": parse(shown)?, "next": next, "head": head, "gap": gap }))
+        let texts: Vec<_> = entries.iter().map(|entry| versions.text(&self.state.registry, entry)).collect();
+        let shown = fitting(texts.iter().map(|text| text.len()));
+        let more = entries.len() == limit || shown < entries.len();
+        let next = entries[..shown].last().filter(|_| more).map(|entry| Position { seq: entry.seq, ..head });
+        Ok(json!({ "events": parse(&texts[..shown])?, "next": next, "head": head, "gap": gap }))
     }
 }
 
-fn parse(entries: &[impl AsRef<Entry>]) -> Result<Vec<Value>, Refusal> {
-    let parsed = entries.iter().map(|entry| serde_json::from_slice(&entry.as_ref().encoded));
+fn parse(texts: &[Cow<'_, [u8]>]) -> Result<Vec<Value>, Refusal> {
+    let parsed = texts.iter().map(|text| serde_json::from_slice(text));
     Ok(parsed.collect::<Result<_, _>>().map_err(ApiError::internal)?)
 }
 

@@ -26,6 +26,7 @@ impl Session {
         }
         let filter = Filter::read(&self.state.registry, &subscribe.types, subscribe.subjects)
             .map_err(|refused| invalid(refused.to_string()))?;
+        let filter = filter.in_versions(&subscribe.versions).map_err(|refused| invalid(refused.to_string()))?;
         let position = self.begin_at(subscribe.after).await?;
         // After the position: what lets the client in after it is read on the way. Also for a further subscription, for
         // the one that stands before the entry may be taken away before it has got there.

@@ -1,9 +1,11 @@
 //! What one subscription wants, and how far it has come. Pure.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::events::{Pattern, Registry};
-use crate::log::Entry;
+use crate::log::{Entry, FindVersion, Versions};
 use crate::position::Position;
 
 use super::limits::{PATTERNS_MAX, SUBJECTS_MAX};
@@ -16,6 +18,7 @@ pub struct Filter {
     /// The registered types that a pattern matches, so that no pattern is tried per event.
     types: Vec<Arc<str>>,
     subjects: Option<Vec<String>>,
+    versions: Versions,
 }
 
 /// Why a filter is refused; the text is for the client.
@@ -52,7 +55,22 @@ impl Filter {
             patterns.push(pattern);
         }
         let types = registry.matching(&patterns);
-        Ok(Self { registry: Arc::clone(registry), patterns, types, subjects })
+        Ok(Self { registry: Arc::clone(registry), patterns, types, subjects, versions: Versions::default() })
+    }
+
+    /// The same, with events in the versions that the client asks for, by type.
+    pub fn in_versions(self, asked: &BTreeMap<String, u16>) -> Result<Self, FindVersion> {
+        Ok(Self { versions: Versions::read(&self.registry, asked)?, ..self })
+    }
+
+    /// The versions that the client asks for.
+    pub fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    /// The event's JSON for the client.
+    pub fn text<'a>(&self, entry: &'a Entry) -> Cow<'a, [u8]> {
+        self.versions.text(&self.registry, entry)
     }
 
     /// Whether the client wants this entry.
@@ -69,6 +87,12 @@ impl Filter {
     /// The registered types that are wanted.
     pub fn types(&self) -> &[Arc<str>] {
         &self.types
+    }
+
+    /// The types to look for in the log; nothing when every type is wanted, also those of newer pods.
+    pub fn selected_types(&self) -> Option<Vec<&str>> {
+        let all = self.patterns.iter().any(Pattern::is_any);
+        (!all).then(|| self.types.iter().map(|event_type| &**event_type).collect())
     }
 
     /// The subjects that are wanted; nothing when all are.
@@ -117,6 +141,7 @@ mod tests {
             audience: crate::events::Audience::default(),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from_static(b"{}"),
+            published: None,
         }
     }
 

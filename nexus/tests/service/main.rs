@@ -10,6 +10,7 @@ mod audience;
 mod caches;
 mod documents;
 mod event_stream;
+mod event_types;
 mod history;
 mod log_filter;
 mod npm;

@@ -292,6 +292,7 @@ fn key_of(source: &str, id: &str) -> uuid::Uuid {
         event_type: String::new(),
         subject: String::new(),
         time: jiff::Timestamp::UNIX_EPOCH,
+        version: 1,
         data: Value::Null,
         extensions: std::collections::BTreeMap::new(),
     };

@@ -76,10 +76,14 @@ impl World {
 
     /// An instance with other settings, ready.
     pub(crate) async fn nexus_with(&self, change: impl FnOnce(&mut Config)) -> Instance {
-        let instance = self.unready_nexus_with(change).await;
-        until("the instance to be ready", async || (instance.client.get("/readyz").await.status == 200).then_some(()))
-            .await;
-        instance
+        self.unready_nexus_with(change).await.ready().await
+    }
+
+    /// An instance that has these event types, ready.
+    pub(crate) async fn nexus_of(&self, registry: Registry) -> Instance {
+        migrate(&self.config.database, &registry).await.expect("the types are registered");
+        let nexus = Nexus::start_with(self.config.clone(), registry).await.expect("the settings are right");
+        Instance::of(nexus).ready().await
     }
 
     /// An instance that other ones are told of, with short heartbeats, ready.
@@ -104,13 +108,25 @@ impl World {
         let mut config = self.config.clone();
         change(&mut config);
         let nexus = Nexus::start(config).await.expect("the settings are right");
-        let client = Client::new(nexus.address(), "admin");
-        Instance { nexus, client }
+        Instance::of(nexus)
     }
 
     /// Sequence numbers and outbox numbers of the log, in order.
     pub(crate) async fn log(&self) -> Vec<(i64, i64)> {
         sqlx::query_as("SELECT seq, outbox_id FROM log ORDER BY seq").fetch_all(&self.postgres).await.expect("read")
+    }
+}
+
+impl Instance {
+    fn of(nexus: Nexus) -> Self {
+        let client = Client::new(nexus.address(), "admin");
+        Self { nexus, client }
+    }
+
+    async fn ready(self) -> Self {
+        until("the instance to be ready", async || (self.client.get("/readyz").await.status == 200).then_some(()))
+            .await;
+        self
     }
 }
 
