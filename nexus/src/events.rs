@@ -15,6 +15,8 @@ pub mod marketplace;
 pub mod system;
 
 #[cfg(test)]
+mod compatibility;
+#[cfg(test)]
 pub(crate) mod parcel;
 
 pub use any::{AnyEvent, AnyNewEvent};
