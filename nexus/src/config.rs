@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
+use crate::event_types::EventTypes;
+
 /// Fewest events that retention may leave: a client that was away for a short time must find its place.
 pub const RETENTION_EVENTS_FLOOR: i64 = 1_000;
 
@@ -62,6 +64,9 @@ pub struct Config {
     /// Bounds on real-time connections.
     #[command(flatten)]
     pub stream: StreamConfig,
+    /// The event types that the deployment adds.
+    #[command(flatten)]
+    pub event_types: EventTypes,
     /// Browser origins that may call Nexus, separated by commas; empty means none.
     #[arg(long, env = "NEXUS_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,

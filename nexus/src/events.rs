@@ -7,6 +7,7 @@ pub mod version;
 
 pub mod any;
 pub mod cloud_event;
+pub mod deployment;
 pub mod pattern;
 
 pub mod education;

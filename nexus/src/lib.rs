@@ -6,6 +6,7 @@ pub mod position;
 
 mod chain;
 
+pub mod event_types;
 pub mod events;
 pub mod log;
 pub mod store;

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{PrepareVerifier, Verifier};
 use crate::config::Config;
+use crate::event_types::ReadEventTypes;
 use crate::events::Registry;
 use crate::http::{self, AppState, Shared, forward, server};
 use crate::log::publisher::Groups;
@@ -28,6 +29,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// Why Nexus could not start. All of these are mended by a change of settings.
 #[derive(Debug, thiserror::Error)]
 pub enum StartNexus {
+    /// The event types of the deployment cannot be used.
+    #[error("read the event types of the deployment")]
+    ReadEventTypes(#[source] ReadEventTypes),
     /// The settings of Postgres cannot be used.
     #[error("prepare Postgres")]
     PreparePostgres(#[source] PrepareDatabase),
@@ -65,7 +69,8 @@ pub struct Nexus {
 impl Nexus {
     /// Starts everything. Returns as soon as the address is listened on; readiness tells when requests can be served.
     pub async fn start(config: Config) -> Result<Self, StartNexus> {
-        Self::start_with(config, Registry::built_in()).await
+        let registry = config.event_types.registry().map_err(StartNexus::ReadEventTypes)?;
+        Self::start_with(config, registry).await
     }
 
     /// The same, with these event types.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::audience::{self, Audience, EVERYONE};
@@ -37,9 +37,8 @@ pub trait Payload: Serialize + JsonSchema {
     const DESCRIPTION: &'static str;
 }
 
-/// Part of the platform that an event type belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+/// Part of the platform that an event type of the build belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
     /// Courses, lessons, assessments, certificates.
     Education,
@@ -51,8 +50,20 @@ pub enum Domain {
     System,
 }
 
+impl Domain {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Education => "education",
+            Self::Finance => "finance",
+            Self::Marketplace => "marketplace",
+            Self::System => "system",
+        }
+    }
+}
+
 /// Who may publish a type over the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Publisher {
     /// Every caller with the scope `events:write`.
@@ -71,8 +82,8 @@ pub struct Definition {
     pub event_type: Arc<str>,
     /// The current version of the schema.
     pub version: u16,
-    /// Part of the platform that it belongs to.
-    pub domain: Domain,
+    /// Part of the platform that it belongs to: education, finance, marketplace, system, or one of the deployment's own.
+    pub domain: String,
     /// Form of the subject, such as `wallet/{id}`.
     pub subject: String,
     /// One sentence for people.
@@ -110,7 +121,7 @@ impl Definition {
         Self {
             event_type: P::TYPE.into(),
             version: current_version::<P>(),
-            domain: P::DOMAIN,
+            domain: P::DOMAIN.name().to_owned(),
             subject: format!("{}/{{id}}", P::SUBJECT),
             description: P::DESCRIPTION.to_owned(),
             publisher: P::PUBLISHER,
@@ -119,6 +130,15 @@ impl Definition {
             schema,
             versions: versions.collect(),
         }
+    }
+
+    /// The schema of the data, to stand within a document that says of itself what its schemas are.
+    pub fn schema_in_document(&self) -> Value {
+        let mut schema = self.schema.clone();
+        if let Value::Object(keywords) = &mut schema {
+            keywords.shift_remove("$schema");
+        }
+        schema
     }
 
     /// One of its versions.

@@ -1,11 +1,17 @@
-//! Event types that have changed: every version is taken, and each reader is given the one that it asks for.
+//! Event types that have changed: every version is taken, and each reader is given the one that it asks for. Event types
+//! of a deployment: they are in all like those of the build.
+
+use std::path::PathBuf;
 
 use nexus::events::{Definition, Domain, Earlier, Payload, Registry};
+use nexus::serve::Nexus;
+use nexus::store::postgres::migrate;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::support::client::{token, token_of};
+use crate::support::client::{HS256_KEY, token, token_of};
 use crate::support::event_source::EventSource;
 use crate::support::socket::Socket;
 use crate::support::{World, event, socket_io};
@@ -147,8 +153,7 @@ async fn every_version_is_taken_by_its_own_schema_for_the_same_people() {
     assert_eq!((unknown.problem(), unknown.violations()), ((422, "invalid_document"), vec!["/dataschema"]));
     client.publish(&parcel("first", 1, &data(1))).await;
     // The rule names a field that the first version had under another name.
-    let key = crate::support::client::HS256_KEY;
-    let recipient = client.with_token(Some(token_of(key, "u", "events:read:own", 60)));
+    let recipient = client.with_token(Some(token_of(HS256_KEY, "u", "events:read:own", 60)));
     assert_eq!(history(&recipient.history("").await.body), [3]);
 
     let listed = client.get("/v1/event-types").await.body;
@@ -196,4 +201,94 @@ async fn a_pod_that_does_not_know_a_type_carries_its_events_as_they_are() {
     assert_eq!(page["result"]["events"], json!(came));
     // Whoever comes back to the new pod has missed nothing and is given the current version.
     assert_eq!(history(&new.client.history("type=parcel.sent").await.body), [3, 3]);
+}
+
+/// A folder of one type, gone with this.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn with(document: &Value) -> Self {
+        let folder = std::env::temp_dir().join(format!("nexus-types-{}", Uuid::new_v4()));
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::write(folder.join("order.json"), document.to_string()).expect("a file");
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn order_placed() -> Value {
+    json!({
+        "type": "order.placed", "version": 1, "description": "An order was placed.", "domain": "shop",
+        "subject": "order/{id}", "publisher": "service", "audience": ["user/{user_id}", "order/{order_id}"],
+        "lets_in": true,
+        "schema": {
+            "type": "object", "additionalProperties": false, "required": ["user_id", "order_id"],
+            "properties": {"user_id": {"type": "string"}, "order_id": {"type": "string"}, "note": {"type": "string"}},
+        },
+    })
+}
+
+fn order(id: &str, data: &Value) -> Value {
+    json!({
+        "specversion": "1.0", "id": id, "source": "/shop", "type": "order.placed", "subject": "order/1", "data": data,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_of_the_deployment_is_published_told_and_described_like_all_others() {
+    let folder = Folder::with(&order_placed());
+    let mut world = World::new().await;
+    world.config.event_types.folder = Some(folder.0.clone());
+    let registry = world.config.event_types.registry().expect("the folder is right");
+    migrate(&world.config.database, &registry).await.expect("the types are registered");
+    let instance = world.nexus().await;
+    let client = &instance.client;
+    let mut live = Socket::open(instance.nexus.address()).await;
+    live.subscribe(&["order.*"], None).await;
+
+    let wrong = client.post("/v1/events", &order("wrong", &json!({"user_id": "u", "amount": 1}))).await;
+    assert_eq!(wrong.violations(), ["/data/order_id", "/data/amount"]);
+    client.publish(&order("http", &json!({"user_id": "u", "order_id": "o"}))).await;
+    let publish = "SELECT nexus_publish('/shop', 'sql', 'order.placed', 'order/2', $1::text::json)";
+    let data = json!({"user_id": "v", "order_id": "o"});
+    sqlx::query(publish).bind(data.to_string()).execute(&world.postgres).await.expect("SQL knows the type");
+    let ids: Vec<Value> = live.events(2).await.into_iter().map(|event| event["id"].clone()).collect();
+    assert_eq!(ids, ["http", "sql"]);
+    // Each was let into the order's room by the event that names it.
+    let own = |sub| client.with_token(Some(token_of(HS256_KEY, sub, "events:read:own", 60)));
+    for (person, seen) in [("u", 2), ("v", 2), ("w", 0)] {
+        let page = own(person).history("type=order.placed").await.body;
+        assert_eq!(page["events"].as_array().map(Vec::len), Some(seen), "{person}");
+    }
+
+    let listed = client.get("/v1/event-types").await.body["types"][16].take();
+    assert_eq!((&listed["type"], &listed["domain"]), (&json!("order.placed"), &json!("shop")));
+    for (document, place) in [
+        ("/openapi.json", "/components/schemas/order.placed"),
+        ("/asyncapi.json", "/components/schemas/order.placed"),
+        ("/v1/event-types/order.placed/versions/1", ""),
+    ] {
+        let described = client.get(document).await.body;
+        assert_eq!(described.pointer(place), Some(&order_placed()["schema"]), "{document}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nexus_does_not_start_with_a_folder_that_it_would_have_to_read_in_part() {
+    let mut document = order_placed();
+    document["audience"] = json!(["order/{number}"]);
+    let folder = Folder::with(&document);
+    let mut world = World::new().await;
+    world.config.event_types.folder = Some(folder.0.clone());
+    let refused = Nexus::start(world.config.clone()).await.map(drop).map_err(anyhow::Error::from);
+    let told = format!("{:#}", refused.expect_err("a file is wrong"));
+    let file = folder.0.join("order.json");
+    let want =
+        format!("read the event types of the deployment: {}: has a wrong `audience`: it must name", file.display());
+    assert!(told.starts_with(&want), "{told}");
 }

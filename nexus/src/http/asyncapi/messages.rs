@@ -123,11 +123,7 @@ impl Messages {
     fn add_events(&mut self, registry: &Registry) {
         for definition in registry.definitions() {
             let name = &*definition.event_type;
-            let mut data = definition.schema.clone();
-            if let Value::Object(keywords) = &mut data {
-                keywords.remove("$schema");
-            }
-            self.schemas.insert(name.to_owned(), data);
+            self.schemas.insert(name.to_owned(), definition.schema_in_document());
             self.schemas.insert(format!("{name}.event"), event_of(definition));
             let message = json!({
                 "name": name,
