@@ -16,3 +16,6 @@ pub use audience::Audience;
 pub use cloud_event::{CloudEvent, Violation};
 pub use pattern::Pattern;
 pub use registry::{Definition, Domain, Payload, Publisher, Registry};
+
+#[cfg(test)]
+mod laws;

@@ -22,3 +22,6 @@ pub mod sync;
 pub mod command;
 pub mod http;
 pub mod serve;
+
+#[cfg(test)]
+mod damage;

@@ -153,6 +153,9 @@ fn from_members<T: serde::de::DeserializeOwned>(members: Map<String, Value>) -> 
 }
 
 #[cfg(test)]
+mod laws;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
