@@ -149,3 +149,6 @@ fn checked(key: &Secret) -> Result<&[u8], PrepareVerifier> {
     let bytes = key.expose().as_bytes();
     if bytes.len() >= HS256_KEY_BYTES_MIN { Ok(bytes) } else { Err(PrepareVerifier::CheckKeyLength) }
 }
+
+#[cfg(test)]
+mod laws;

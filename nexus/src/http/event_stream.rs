@@ -10,6 +10,7 @@ use super::extract::QueryOf;
 use super::stream::{AllowedOrigin, MaybeCaller, room};
 use super::{Answer, AppState, Operation, Parameter, Routes, events};
 use crate::auth::{EventsReadOwn, Scope};
+use crate::position::Position;
 use crate::problem::ApiError;
 use crate::realtime::encode::Encoding;
 use crate::realtime::event_stream;
@@ -65,8 +66,8 @@ async fn open(
     }
     let place = room(&state)?;
     let filter = events::filter(query.r#type.as_deref(), query.subject)?;
-    let after = match headers.get(LAST_EVENT_ID) {
-        Some(id) => Some(events::position("Last-Event-ID", &String::from_utf8_lossy(id.as_bytes()))?),
+    let after = match last_event(&headers)? {
+        Some(last) => Some(last),
         None => query.after.map(|after| events::position("after", &after)).transpose()?,
     };
     let session = Session::new(state, Encoding::EventStream, Some(claims));
@@ -74,4 +75,38 @@ async fn open(
     let media_type = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     let kept_nowhere = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(([media_type, kept_nowhere, UNBUFFERED], body).into_response())
+}
+
+/// The position of the last event that the client has, if it says so.
+fn last_event(headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
+    let id = headers.get(LAST_EVENT_ID).map(|id| String::from_utf8_lossy(id.as_bytes()));
+    id.map(|id| events::position("Last-Event-ID", &id)).transpose()
+}
+
+#[cfg(test)]
+mod laws {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::damage::{damaged, damages};
+
+    proptest! {
+        #[test]
+        fn the_last_event_is_a_position_or_is_refused(
+            epoch in 0..i32::MAX, seq in 0..i64::MAX, damages in damages(), noise in any::<Option<Vec<u8>>>(),
+        ) {
+            let position = Position { epoch, seq };
+            let id = noise.unwrap_or_else(|| damaged(position.to_string().as_bytes(), &damages));
+            let Ok(value) = HeaderValue::from_bytes(&id) else { return Ok(()) };
+            let headers = HeaderMap::from_iter([(LAST_EVENT_ID, value)]);
+            if let Ok(read) = last_event(&headers) {
+                prop_assert_eq!(read.map(|position| position.to_string().into_bytes()), Some(id));
+            }
+        }
+    }
+
+    #[test]
+    fn who_says_nothing_has_no_last_event() {
+        assert!(last_event(&HeaderMap::new()).is_ok_and(|last| last.is_none()));
+    }
 }
