@@ -110,6 +110,9 @@ pub struct Limits {
     /// Events that the log keeps at least; never below 1,000.
     #[arg(long, env = "NEXUS_RETENTION_EVENTS_MIN", default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(RETENTION_EVENTS_FLOOR..))]
     pub retention_events_min: i64,
+    /// How long the head of a request may take, and how long a connection may be idle before the next one, in seconds.
+    #[arg(long, env = "NEXUS_HEAD_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub head_seconds: u64,
     /// Largest request body, in bytes.
     #[arg(long, env = "NEXUS_BODY_BYTES_MAX", default_value_t = 1024 * 1024)]
     pub body_bytes_max: usize,

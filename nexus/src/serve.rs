@@ -72,8 +72,11 @@ impl Nexus {
         let address = listener.local_addr().map_err(|source| StartNexus::Listen { address: listen, source })?;
         parts.run();
         let closing = CancellationToken::new();
-        let send = Duration::from_secs(state.config.stream.send_seconds);
-        let server = tokio::spawn(server::serve(listener, http::router(state.clone()), send, closing.clone()));
+        let deadlines = server::Deadlines {
+            head: Duration::from_secs(state.config.limits.head_seconds),
+            send: Duration::from_secs(state.config.stream.send_seconds),
+        };
+        let server = tokio::spawn(server::serve(listener, http::router(state.clone()), deadlines, closing.clone()));
         tracing::info!(server.address = %address, "Nexus listens");
         Ok(Self { address, state, closing, server })
     }
