@@ -11,6 +11,7 @@ mod caches;
 mod documents;
 mod event_stream;
 mod history;
+mod hostile;
 mod log_filter;
 mod npm;
 mod outage;
