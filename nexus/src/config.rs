@@ -41,6 +41,9 @@ pub struct Config {
     /// the same pod with every request.
     #[arg(long, env = "NEXUS_ADVERTISE")]
     pub advertise: Option<String>,
+    /// Name of this pod, by which people know it from the others; made up when there is none. Kubernetes sets it.
+    #[arg(long, env = "HOSTNAME")]
+    pub pod: Option<String>,
     /// Where the records and the log are.
     #[command(flatten)]
     pub database: DatabaseConfig,

@@ -15,6 +15,7 @@ pub mod wake;
 
 pub mod read;
 mod ring;
+pub mod standing;
 pub mod tail;
 
 pub use append::{AppendEvents, Appended, append, append_all};

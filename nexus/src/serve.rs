@@ -14,7 +14,7 @@ use crate::events::Registry;
 use crate::http::{self, AppState, Shared, forward, server};
 use crate::log::publisher::Groups;
 use crate::log::sequencer::Sequencer;
-use crate::log::{Publisher, Tail, Wake, retention};
+use crate::log::{Publisher, Tail, Wake, retention, standing};
 use crate::metrics::Metrics;
 use crate::realtime::{Hub, Sessions};
 use crate::store::{self, mongo::PrepareMongo, postgres::PrepareDatabase, redis::PrepareRedis};
@@ -135,7 +135,9 @@ impl Parts {
         let profiles = Profiles::new(mongo.clone());
         let (publisher, groups) = Publisher::new(postgres.clone(), tail.clone(), wake.clone(), metrics.clone());
         let partition_entries = retention::partition_entries(config.limits.retention_events_min);
-        let connect = connect.application_name("nexus-sequencer");
+        let sessions = Sessions::default();
+        let pod: Box<str> = config.pod.as_deref().unwrap_or_else(|| sessions.pod()).into();
+        let connect = connect.application_name(&standing::connection_name(&pod));
         let sequencer = Sequencer {
             connect,
             partition_entries,
@@ -146,6 +148,7 @@ impl Parts {
         };
         let state = AppState::new(Shared {
             config,
+            pod,
             postgres,
             redis,
             mongo,
@@ -154,7 +157,7 @@ impl Parts {
             profiles,
             wake,
             hub: Hub::default(),
-            sessions: Sessions::default(),
+            sessions,
             peers: forward::peers().map_err(StartNexus::PreparePeers)?,
             publisher,
             registry: Registry::global(),

@@ -42,6 +42,8 @@ impl Deref for AppState {
 pub struct Shared {
     /// The settings.
     pub config: Config,
+    /// The name of this pod.
+    pub pod: Box<str>,
     /// The records and the log.
     pub postgres: PgPool,
     /// The shared cache.

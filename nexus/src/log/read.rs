@@ -56,7 +56,7 @@ pub enum ReadLog {
     AwaitStamp,
 }
 
-async fn bounded<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, ReadLog> {
+pub(super) async fn bounded<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, ReadLog> {
     in_time(read).await.map_err(ReadLog::QueryLog)
 }
 

@@ -10,6 +10,7 @@ mod audience;
 mod caches;
 mod documents;
 mod event_stream;
+mod health;
 mod history;
 mod hostile;
 mod log_filter;
