@@ -191,7 +191,8 @@ impl Parts {
         tasks.spawn(state.cache.clone().follow(state.tail.clone(), state.postgres.clone(), stopping()));
         let (profiles, sync_metrics) = (state.profiles.clone(), state.metrics.sync.clone());
         tasks.spawn(documents::follow(profiles, state.postgres.clone(), state.tail.clone(), sync_metrics, stopping()));
-        let events_min = state.config.limits.retention_events_min;
-        tasks.spawn(retention::run(state.postgres.clone(), state.tail.clone(), events_min, stopping()));
+        let limits = &state.config.limits;
+        let keep = retention::Keep { events_min: limits.retention_events_min, hours_max: limits.retention_hours_max };
+        tasks.spawn(retention::run(state.postgres.clone(), state.tail.clone(), keep, stopping()));
     }
 }
