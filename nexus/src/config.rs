@@ -105,6 +105,10 @@ pub struct AuthConfig {
     /// Required `aud` claim.
     #[arg(long = "auth-audience", env = "NEXUS_AUTH_AUDIENCE")]
     pub audience: Option<String>,
+    /// Longest life of a token, from `iat` to `exp`, in seconds. Tokens that live longer, or do not say when they were
+    /// issued, are refused then, and a revocation is forgotten when no token that it concerns can count any more.
+    #[arg(long = "auth-token-seconds-max", env = "NEXUS_AUTH_TOKEN_SECONDS_MAX", value_parser = clap::value_parser!(u32).range(1..))]
+    pub token_seconds_max: Option<u32>,
 }
 
 /// Bounds on requests, history and shutdown.

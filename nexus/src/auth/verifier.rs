@@ -56,6 +56,7 @@ pub struct Verifier {
     keys: Keys,
     issuer: Option<String>,
     audience: Option<String>,
+    token_seconds_max: Option<u32>,
     revocations: Revocations,
 }
 
@@ -77,7 +78,8 @@ impl Verifier {
             keys,
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
-            revocations: Revocations::default(),
+            token_seconds_max: config.token_seconds_max,
+            revocations: Revocations::of_tokens(config.token_seconds_max),
         })
     }
 
@@ -132,10 +134,18 @@ impl Verifier {
         }
         validation.set_required_spec_claims(&required);
         match decode::<Claims>(token, key, &validation) {
-            Ok(token) if !token.claims.sub.is_empty() => Ok(token.claims),
+            Ok(token) if !token.claims.sub.is_empty() && self.allows_life(&token.claims) => Ok(token.claims),
             Err(error) if matches!(error.kind(), ErrorKind::ExpiredSignature) => Err(VerifyToken::Expired),
             Ok(_) | Err(_) => Err(VerifyToken::Refuse),
         }
+    }
+
+    /// Whether the token lives no longer than one may, if that is bounded: one that outlived its revocation would count
+    /// again.
+    fn allows_life(&self, claims: &Claims) -> bool {
+        self.token_seconds_max.is_none_or(|seconds_max| {
+            claims.iat.is_some_and(|issued| claims.exp.saturating_sub(issued) <= u64::from(seconds_max))
+        })
     }
 }
 

@@ -49,7 +49,13 @@ impl Party {
     }
 
     fn new(keys: Keys, key: EncodingKey, algorithm: Algorithm, public: Vec<u8>) -> Self {
-        let verifier = Verifier { keys, issuer: None, audience: None, revocations: Revocations::default() };
+        let verifier = Verifier {
+            keys,
+            issuer: None,
+            audience: None,
+            token_seconds_max: None,
+            revocations: Revocations::default(),
+        };
         Self { verifier, key, algorithm, public }
     }
 
