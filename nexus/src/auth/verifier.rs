@@ -134,7 +134,7 @@ impl Verifier {
         }
         validation.set_required_spec_claims(&required);
         match decode::<Claims>(token, key, &validation) {
-            Ok(token) if !token.claims.sub.is_empty() && self.allows_life(&token.claims) => Ok(token.claims),
+            Ok(token) if is_name(&token.claims.sub) && self.allows_life(&token.claims) => Ok(token.claims),
             Err(error) if matches!(error.kind(), ErrorKind::ExpiredSignature) => Err(VerifyToken::Expired),
             Ok(_) | Err(_) => Err(VerifyToken::Refuse),
         }
@@ -147,6 +147,11 @@ impl Verifier {
             claims.iat.is_some_and(|issued| claims.exp.saturating_sub(issued) <= u64::from(seconds_max))
         })
     }
+}
+
+/// Whether it may name somebody. It becomes a part of a room's name, and no room has a control character.
+fn is_name(subject: &str) -> bool {
+    !subject.is_empty() && !subject.contains(char::is_control)
 }
 
 /// Signs a token with the shared key, for development.

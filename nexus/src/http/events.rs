@@ -333,6 +333,10 @@ async fn list(
         Some(user) if *user != caller.claims.sub && !caller.claims.allows(EventsRead::NAME) => {
             return Err(ApiError::LackScope { scope: EventsRead::NAME });
         }
+        Some(user) if user.contains(char::is_control) => {
+            let message = "must not contain control characters".to_owned();
+            return Err(ApiError::InvalidParameter { name: "user", message });
+        }
         Some(user) => Access::of_person(user),
         None => Access::of(&caller.claims),
     };

@@ -157,6 +157,9 @@ pub struct History {
     pub gap: Option<(Position, Position)>,
 }
 
+/// Long before the first event, and early enough: Postgres has no times before 4713 BC.
+const EARLIEST: Timestamp = Timestamp::UNIX_EPOCH;
+
 /// Reads a page of history.
 pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History, ReadLog> {
     const SELECT: &str = "SELECT head.epoch, head.seq, (SELECT min(seq) FROM log), page.* FROM head LEFT JOIN LATERAL (
@@ -166,13 +169,15 @@ pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History
                 AND ($5::timestamptz IS NULL OR recorded_at >= $5) AND ($6::timestamptz IS NULL OR recorded_at < $6)
             ORDER BY seq LIMIT $7
         ) page ON true ORDER BY page.seq";
+    // No subject has a NUL, and Postgres takes none.
+    let subjects = selection.subjects.map(|all| all.iter().filter(|one| !one.contains('\0')).collect::<Vec<_>>());
     let statement = sqlx::query(SELECT)
         .bind(selection.after.map_or(0, |after| after.seq))
         .bind(selection.types)
-        .bind(selection.subjects)
+        .bind(subjects)
         .bind(selection.rooms)
-        .bind(selection.since.map(ToSqlx::to_sqlx))
-        .bind(selection.until.map(ToSqlx::to_sqlx))
+        .bind(selection.since.map(|since| since.max(EARLIEST).to_sqlx()))
+        .bind(selection.until.map(|until| until.max(EARLIEST).to_sqlx()))
         // Planned each time: whether an index helps depends on what is asked for.
         .persistent(false);
     let rows = bounded(statement.bind(bound(selection.limit)).fetch_all(pool)).await?;

@@ -45,6 +45,10 @@ fn worthless_tokens() -> Vec<(String, &'static str)> {
         tokens.push((format!("{header}.{raised}."), "token_invalid"));
         tokens.push((format!("{header}.{raised}.{}", parts[2]), "token_invalid"));
     }
+    // Signed as it should be, with a subject that no room can be named after.
+    for subject in ["a\0b", "tester\u{1f}user/1", "a\nb"] {
+        tokens.push((token_of(HS256_KEY, subject, "admin", 60), "token_invalid"));
+    }
     // A key that comes along, or is named by a path.
     for more in [json!({"jwk": {"kty": "oct", "k": "AAAA"}}), json!({"kid": "/dev/null"}), json!({"crit": ["exp"]})] {
         let mut header = json!({"alg": "HS256"});
