@@ -65,6 +65,9 @@ pub struct Config {
     /// Bounds on real-time connections.
     #[command(flatten)]
     pub stream: StreamConfig,
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceConfig,
     /// Browser origins that may call Nexus, separated by commas; empty means none.
     #[arg(long, env = "NEXUS_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
@@ -154,6 +157,56 @@ pub struct StreamConfig {
     /// Connections that this pod may hold; each costs some 5 KiB at rest.
     #[arg(long = "stream-connections-max", env = "NEXUS_STREAM_CONNECTIONS_MAX", default_value_t = 10_000)]
     pub connections_max: usize,
+}
+
+/// Where traces go, and which. Names and meanings are those of OpenTelemetry.
+#[derive(Args, Clone, Debug)]
+#[group(id = "traces")]
+pub struct TraceConfig {
+    /// Address of a collector that takes OTLP over HTTP, such as `http://collector:4318`; without it nothing is traced.
+    #[arg(id = "otlp_endpoint", long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// Which traces are kept. The parent-based ones do as the caller does who sends a `traceparent`.
+    #[arg(
+        id = "traces_sampler",
+        long = "traces-sampler",
+        env = "OTEL_TRACES_SAMPLER",
+        value_enum,
+        default_value = "parentbased_always_on"
+    )]
+    pub sampler: TraceSampler,
+    /// Share of the traces that a ratio keeps, from 0 to 1.
+    #[arg(
+        id = "traces_sampler_arg",
+        long = "traces-sampler-arg",
+        env = "OTEL_TRACES_SAMPLER_ARG",
+        default_value_t = 1.0,
+        value_parser = share
+    )]
+    pub ratio: f64,
+}
+
+/// Which traces are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[clap(rename_all = "snake_case")]
+pub enum TraceSampler {
+    /// All.
+    AlwaysOn,
+    /// None.
+    AlwaysOff,
+    /// A share.
+    Traceidratio,
+    /// As the caller does; all that begin here.
+    ParentbasedAlwaysOn,
+    /// As the caller does; none that begins here.
+    ParentbasedAlwaysOff,
+    /// As the caller does; a share of those that begin here.
+    ParentbasedTraceidratio,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape that clap asks of a parser")]

@@ -14,6 +14,7 @@ pub mod auth;
 pub mod logging;
 pub mod metrics;
 pub mod problem;
+pub mod traces;
 
 pub mod realtime;
 pub mod records;

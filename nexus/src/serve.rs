@@ -20,6 +20,7 @@ use crate::realtime::{Hub, Sessions};
 use crate::store::{self, mongo::PrepareMongo, postgres::PrepareDatabase, redis::PrepareRedis};
 use crate::sync::Cache;
 use crate::sync::documents::{self, Profiles};
+use crate::traces::{PrepareTraces, Traces};
 
 /// How long requests and background tasks may take to end after the drain.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -39,6 +40,9 @@ pub enum StartNexus {
     /// The settings of the verifier cannot be used.
     #[error("prepare the verifier of tokens")]
     PrepareVerifier(#[source] PrepareVerifier),
+    /// Traces cannot be sent.
+    #[error("prepare traces")]
+    PrepareTraces(#[source] PrepareTraces),
     /// Other pods cannot be called.
     #[error("prepare the client for other pods")]
     PreparePeers(#[source] reqwest::Error),
@@ -108,6 +112,7 @@ impl Nexus {
         }
         // Waits for connections that are in use; one whose server vanished is not waited for.
         let _ = tokio::time::timeout(STOP_DEADLINE, self.state.postgres.close()).await;
+        self.state.traces.stop().await;
         tracing::info!("Nexus has stopped");
     }
 }
@@ -138,6 +143,7 @@ impl Parts {
         let sessions = Sessions::default();
         let pod: Box<str> = config.pod.as_deref().unwrap_or_else(|| sessions.pod()).into();
         let connect = connect.application_name(&standing::connection_name(&pod));
+        let traces = Traces::start(&config.traces, &pod).map_err(StartNexus::PrepareTraces)?;
         let sequencer = Sequencer {
             connect,
             partition_entries,
@@ -145,6 +151,7 @@ impl Parts {
             tail: tail.clone(),
             wake: wake.clone(),
             metrics: metrics.clone(),
+            traces: traces.clone(),
         };
         let state = AppState::new(Shared {
             config,
@@ -156,13 +163,14 @@ impl Parts {
             cache,
             profiles,
             wake,
-            hub: Hub::default(),
+            hub: Hub::new(traces.clone()),
             sessions,
             peers: forward::peers().map_err(StartNexus::PreparePeers)?,
             publisher,
             registry: Registry::global(),
             verifier,
             metrics,
+            traces,
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -137,6 +137,7 @@ mod tests {
             audience: Audience::joined(rooms.join("\x1f")),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from_static(b"{}"),
+            delivery: crate::traces::Delivery::default(),
         }
     }
 

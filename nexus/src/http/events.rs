@@ -24,6 +24,7 @@ use crate::log::{NewEvent, Published};
 use crate::position::{ParsePosition, Position};
 use crate::problem::{ApiError, Problem};
 use crate::realtime::subscription::Filter;
+use crate::traces;
 
 /// Most events of one batch.
 const BATCH_EVENTS_MAX: usize = 1_000;
@@ -273,6 +274,7 @@ pub(crate) async fn publish_all(state: &AppState, events: Vec<NewEvent>) -> Resu
         return Ok(Vec::new());
     }
     let names: Vec<(String, String)> = events.iter().map(|event| (event.id.clone(), event.source.clone())).collect();
+    let _append = traces::step("append");
     let published = state.publisher.publish(events).await?;
     let receipt = |((id, source), Published { position, duplicate }): ((String, String), Published)| Receipt {
         id,

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::realtime::{Hub, Sessions};
 use crate::sync::Cache;
 use crate::sync::documents::Profiles;
+use crate::traces::Traces;
 
 /// What handlers, connections and followers share; a pointer to it, for each connection holds one.
 #[derive(Clone, Debug)]
@@ -72,6 +73,8 @@ pub struct Shared {
     pub verifier: Verifier,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is traced.
+    pub traces: Traces,
     /// Cancelled when the pod is asked to leave: readiness is off, sockets tell their clients when to come back.
     /// Requests are still served.
     pub draining: CancellationToken,

@@ -1,5 +1,6 @@
 //! An event on its way into the log, and an entry that came out of it.
 
+use std::collections::btree_map::Entry::Vacant;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,9 +11,16 @@ use uuid::Uuid;
 
 use crate::events::{Audience, CloudEvent, Payload, Registry};
 use crate::position::Position;
+use crate::traces::{self, Delivery, Parent};
 
 /// The `source` of events that Nexus itself emits.
 const OWN_SOURCE: &str = "/nexus";
+
+/// The extension attribute that says of which trace an event is. Source: the extension "Distributed Tracing" of
+/// `CloudEvents`.
+const TRACE_PARENT: &str = "traceparent";
+/// Bytes of the attribute in an encoded event: its name and value, four quotes, a colon and a comma.
+const MARK_BYTES: usize = TRACE_PARENT.len() + Parent::BYTES + 6;
 
 /// A valid event that is to be appended. Made from what the registry has accepted, or from a typed payload.
 #[derive(Clone, Debug)]
@@ -26,17 +34,24 @@ pub struct NewEvent {
     pub(super) subject: String,
     pub(super) audience: Audience,
     pub(super) encoded: String,
+    mark_bytes: usize,
 }
 
 impl NewEvent {
-    /// The event as it will be stored. The caller has let the registry validate it.
-    pub fn accepted(event: CloudEvent) -> Self {
+    /// The event as it will be stored: of the trace of this task, unless it brings its own. The caller has let the
+    /// registry validate it.
+    pub fn accepted(mut event: CloudEvent) -> Self {
+        let mut mark_bytes = 0;
+        if let (Some(parent), Vacant(place)) = (traces::mark(), event.extensions.entry(TRACE_PARENT.to_owned())) {
+            mark_bytes = MARK_BYTES;
+            place.insert(Value::String(parent));
+        }
         let encoded = event.encode();
         let key = idempotency_key(&event.source, &event.id);
         let definition = Registry::global().get(&event.event_type);
         let audience = definition.map(|definition| definition.audience(&event.data)).unwrap_or_default();
         let CloudEvent { id, source, event_type, subject, .. } = event;
-        Self { id, source, key, event_type, subject, audience, encoded }
+        Self { id, source, key, event_type, subject, audience, encoded, mark_bytes }
     }
 
     /// An event that Nexus itself emits about the record `subject_id`; `id` makes it unique.
@@ -59,9 +74,9 @@ impl NewEvent {
         self.key
     }
 
-    /// Size in the log, in bytes.
+    /// Size in the log, in bytes, without the mark of a trace that it did not bring: that is no reason to refuse it.
     pub fn encoded_bytes(&self) -> usize {
-        self.encoded.len()
+        self.encoded.len() - self.mark_bytes
     }
 }
 
@@ -91,6 +106,8 @@ pub struct Entry {
     pub recorded_at: Timestamp,
     /// The `CloudEvent` as JSON, with the extension attribute `position`.
     pub encoded: Bytes,
+    /// Its delivery, where that is traced.
+    pub delivery: Delivery,
 }
 
 /// Adds the position to a stored event. The text is an object that we encoded ourselves, never empty.

@@ -11,6 +11,7 @@ use super::event::{Entry, with_position};
 use crate::events::Audience;
 use crate::position::Position;
 use crate::store::postgres::in_time;
+use crate::traces::Delivery;
 
 /// Most entries of one read. With the bound on one event it bounds the memory of a read.
 pub const READ_ENTRIES_MAX: usize = 500;
@@ -207,5 +208,6 @@ type Row = (i64, i64, String, String, String, String, jiff_sqlx::Timestamp);
 fn entry(epoch: i32, (seq, outbox_id, event_type, subject, audience, event, recorded_at): Row) -> Entry {
     let encoded = with_position(&event, Position { epoch, seq });
     let (event_type, subject, recorded_at) = (event_type.into(), subject.into(), recorded_at.to_jiff());
-    Entry { seq, outbox_id, event_type, subject, audience: Audience::joined(audience), recorded_at, encoded }
+    let (audience, delivery) = (Audience::joined(audience), Delivery::default());
+    Entry { seq, outbox_id, event_type, subject, audience, recorded_at, encoded, delivery }
 }

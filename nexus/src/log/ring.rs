@@ -72,6 +72,7 @@ mod tests {
             audience: crate::events::Audience::default(),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded,
+            delivery: crate::traces::Delivery::default(),
         })
     }
 

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::event::{Entry, NewEvent, with_position};
 use crate::events::Audience;
 use crate::position::Position;
+use crate::traces::Delivery;
 
 /// Most events of the outbox in one batch: one commit for many, yet short enough that a batch is never waited for long.
 const OUTBOX_EVENTS_MAX: i64 = 1_000;
@@ -124,6 +125,7 @@ fn read(rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
             audience,
             recorded_at: recorded_at.to_jiff(),
             encoded: with_position(event, Position { epoch, seq }),
+            delivery: Delivery::default(),
         }));
     }
     stamped.outcomes = outcomes.into_iter().collect();

@@ -157,6 +157,9 @@ impl Session {
             client::event(entry, &offset, bytes);
             contents.push(content);
         }
+        if wanted {
+            entry.delivery.told();
+        }
     }
 
     /// Retention has dropped everything up to `to`.

@@ -18,6 +18,7 @@ use crate::events::audience::EVERYONE;
 use crate::events::{Definition, Registry};
 use crate::log::{Batch, Entry, Tail};
 use crate::position::Position;
+use crate::traces::Traces;
 
 /// Entries that are dispatched together: a connection then writes them together.
 pub(super) const BATCH_ENTRIES: usize = 256;
@@ -38,22 +39,13 @@ pub struct Hub {
     shared: Arc<Shared>,
 }
 
-impl Default for Hub {
-    fn default() -> Self {
-        // Of no log: the first look at the tail begins.
-        let nowhere = Position { epoch: 0, seq: 0 };
-        let shared =
-            Shared { index: Mutex::default(), dispatched: Mutex::new(nowhere), draining: AtomicBool::new(false) };
-        Self { shared: Arc::new(shared) }
-    }
-}
-
 #[derive(Debug)]
 struct Shared {
     index: Mutex<Index>,
     /// Every connection that was live then was brought everything up to here.
     dispatched: Mutex<Position>,
     draining: AtomicBool,
+    traces: Traces,
 }
 
 /// Connections by what they follow. Each is found at least where its subscriptions need it, and filters again.
@@ -80,6 +72,14 @@ enum Place {
 }
 
 impl Hub {
+    /// A hub without connections, whose deliveries are traced.
+    pub(crate) fn new(traces: Traces) -> Self {
+        // Of no log: the first look at the tail begins.
+        let dispatched = Mutex::new(Position { epoch: 0, seq: 0 });
+        let shared = Shared { index: Mutex::default(), dispatched, draining: AtomicBool::new(false), traces };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// A new connection, which follows nothing.
     pub(super) fn join(&self) -> Member {
         let inbox = Arc::<Inbox>::default();
@@ -177,7 +177,10 @@ impl Hub {
                 at_a_time = 0;
             }
             let index = self.index();
-            for inbox in index.interested(entry) {
+            for (number, inbox) in index.interested(entry).enumerate() {
+                if number == 0 {
+                    self.shared.traces.deliver(entry);
+                }
                 deliveries += 1;
                 at_a_time += 1;
                 if inbox.put(entry, epoch) {

@@ -141,6 +141,7 @@ mod tests {
             audience: crate::events::Audience::default(),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from(vec![b' '; bytes]),
+            delivery: crate::traces::Delivery::default(),
         })
     }
 

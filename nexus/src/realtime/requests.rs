@@ -68,8 +68,14 @@ impl Session {
 
     pub(super) async fn publish(&self, event: Value) -> Result<Value, Refusal> {
         let claims = self.claims("events:write")?;
-        let accepted = events::accept(self.state.registry, claims, vec![event], true)?;
-        let receipts = events::publish_all(&self.state, accepted).await?;
+        let publish = async {
+            let accepted = events::accept(self.state.registry, claims, vec![event], true)?;
+            events::publish_all(&self.state, accepted).await
+        };
+        let receipts = match self.state.traces.begin("publish".to_owned(), None) {
+            Some(work) => work.run(publish).await?,
+            None => publish.await?,
+        };
         Ok(json!(receipts.first()))
     }
 

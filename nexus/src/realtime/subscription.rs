@@ -114,6 +114,7 @@ mod tests {
             audience: crate::events::Audience::default(),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from_static(b"{}"),
+            delivery: crate::traces::Delivery::default(),
         }
     }
 

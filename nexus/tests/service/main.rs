@@ -25,5 +25,6 @@ mod socket_io;
 mod sql;
 mod stream;
 mod stream_bounds;
+mod traces;
 mod users;
 mod validation;
