@@ -5,6 +5,10 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
+pub mod consumers;
+
+pub use consumers::ConsumersConfig;
+
 /// Fewest events that retention may leave: a client that was away for a short time must find its place.
 pub const RETENTION_EVENTS_FLOOR: i64 = 1_000;
 
@@ -62,6 +66,9 @@ pub struct Config {
     /// Bounds on real-time connections.
     #[command(flatten)]
     pub stream: StreamConfig,
+    /// Bounds on durable consumers.
+    #[command(flatten)]
+    pub consumers: ConsumersConfig,
     /// Browser origins that may call Nexus, separated by commas; empty means none.
     #[arg(long, env = "NEXUS_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,

@@ -15,6 +15,7 @@ pub mod logging;
 pub mod metrics;
 pub mod problem;
 
+pub mod consumers;
 pub mod realtime;
 pub mod records;
 pub mod sync;

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{PrepareVerifier, Verifier};
 use crate::config::Config;
+use crate::consumers::follow;
 use crate::events::Registry;
 use crate::http::{self, AppState, Shared, forward, server};
 use crate::log::publisher::Groups;
@@ -185,6 +186,8 @@ impl Parts {
         tasks.spawn(state.cache.clone().follow(state.tail.clone(), state.postgres.clone(), stopping()));
         let (profiles, sync_metrics) = (state.profiles.clone(), state.metrics.sync.clone());
         tasks.spawn(documents::follow(profiles, state.postgres.clone(), state.tail.clone(), sync_metrics, stopping()));
+        let (pool, bounds) = (state.postgres.clone(), state.config.consumers.clone());
+        tasks.spawn(follow::follow((pool, state.tail.clone()), bounds, state.metrics.deliveries.clone(), stopping()));
         let events_min = state.config.limits.retention_events_min;
         tasks.spawn(retention::run(state.postgres.clone(), state.tail.clone(), events_min, stopping()));
     }

@@ -35,6 +35,8 @@ scopes! {
     EventsReadOwn = "events:read:own";
     /// May publish events.
     EventsWrite = "events:write";
+    /// May make durable consumers and take events from them; which events, the scopes for reading say.
+    ConsumersWrite = "consumers:write";
     /// May read users.
     UsersRead = "users:read";
     /// May write users.

@@ -94,7 +94,7 @@ pub struct Entry {
 }
 
 /// Adds the position to a stored event. The text is an object that we encoded ourselves, never empty.
-pub(super) fn with_position(event: &str, position: Position) -> Bytes {
+pub(crate) fn with_position(event: &str, position: Position) -> Bytes {
     let open = event.trim_end().strip_suffix('}').unwrap_or(event);
     Bytes::from(format!(r#"{open},"position":"{position}"}}"#))
 }
