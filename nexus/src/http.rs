@@ -3,6 +3,7 @@
 pub mod operation;
 pub mod state;
 
+pub mod consumers;
 pub mod event_stream;
 pub mod event_types;
 pub mod events;
@@ -32,6 +33,7 @@ pub fn routes() -> Routes {
         .merge(users::routes())
         .merge(revocations::routes())
         .merge(log_filter::routes())
+        .merge(consumers::routes())
         .merge(stream::routes())
         .merge(event_stream::routes())
         .merge(socket_io::routes())

@@ -8,6 +8,8 @@ mod support;
 mod access;
 mod audience;
 mod caches;
+mod consumers;
+mod consumers_bounds;
 mod documents;
 mod event_stream;
 mod history;

@@ -1,6 +1,7 @@
 //! The ground that every service test stands on.
 
 pub(crate) mod client;
+pub(crate) mod consumers;
 pub(crate) mod event_source;
 pub(crate) mod events;
 pub(crate) mod polling;
