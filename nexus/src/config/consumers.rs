@@ -14,10 +14,15 @@ pub struct ConsumersConfig {
     #[arg(long = "consumer-dead-letters-max", env = "NEXUS_CONSUMER_DEAD_LETTERS_MAX", default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub dead_letters_max: i64,
     /// Waits after each failed attempt, in seconds, for consumers that name none: one attempt more than there are waits.
-    #[arg(long = "consumer-retry-seconds", env = "NEXUS_CONSUMER_RETRY_SECONDS", value_delimiter = ',', default_value = "1,2,4,8,16,32,64,128,256", value_parser = clap::value_parser!(i32).range(0..=RETRY_SECONDS_MAX))]
+    #[arg(id = "consumer_retry_seconds", long = "consumer-retry-seconds", env = "NEXUS_CONSUMER_RETRY_SECONDS", value_delimiter = ',', default_value = "1,2,4,8,16,32,64,128,256", value_parser = clap::value_parser!(i32).range(0..=RETRY_SECONDS_MAX))]
     pub retry_seconds: Vec<i32>,
     /// Consumers of one owner.
-    #[arg(long = "consumers-per-owner-max", env = "NEXUS_CONSUMERS_PER_OWNER_MAX", default_value_t = 100)]
+    #[arg(
+        id = "consumers_per_owner_max",
+        long = "consumers-per-owner-max",
+        env = "NEXUS_CONSUMERS_PER_OWNER_MAX",
+        default_value_t = 100
+    )]
     pub per_owner_max: i64,
 }
 
