@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use clap::Args;
 
 pub mod consumers;
+pub mod webhooks;
 
 pub use consumers::ConsumersConfig;
+pub use webhooks::WebhooksConfig;
 
 /// Fewest events that retention may leave: a client that was away for a short time must find its place.
 pub const RETENTION_EVENTS_FLOOR: i64 = 1_000;
@@ -69,6 +71,9 @@ pub struct Config {
     /// Bounds on durable consumers.
     #[command(flatten)]
     pub consumers: ConsumersConfig,
+    /// Bounds on webhooks, and where they may deliver to.
+    #[command(flatten)]
+    pub webhooks: WebhooksConfig,
     /// Browser origins that may call Nexus, separated by commas; empty means none.
     #[arg(long, env = "NEXUS_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,

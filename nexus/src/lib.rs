@@ -19,6 +19,7 @@ pub mod consumers;
 pub mod realtime;
 pub mod records;
 pub mod sync;
+pub mod webhooks;
 
 pub mod command;
 pub mod http;

@@ -21,6 +21,7 @@ use crate::realtime::{Hub, Sessions};
 use crate::store::{self, mongo::PrepareMongo, postgres::PrepareDatabase, redis::PrepareRedis};
 use crate::sync::Cache;
 use crate::sync::documents::{self, Profiles};
+use crate::webhooks::{Receivers, push};
 
 /// How long requests and background tasks may take to end after the drain.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -43,6 +44,9 @@ pub enum StartNexus {
     /// Other pods cannot be called.
     #[error("prepare the client for other pods")]
     PreparePeers(#[source] reqwest::Error),
+    /// Webhooks cannot be called.
+    #[error("prepare the client for webhooks")]
+    PrepareReceivers(#[source] reqwest::Error),
     /// The address cannot be listened on.
     #[error("listen on {address}")]
     Listen {
@@ -142,6 +146,7 @@ impl Parts {
             wake: wake.clone(),
             metrics: metrics.clone(),
         };
+        let receivers = Receivers::new(&config.webhooks).map_err(StartNexus::PrepareReceivers)?;
         let state = AppState::new(Shared {
             config,
             postgres,
@@ -154,6 +159,7 @@ impl Parts {
             hub: Hub::default(),
             sessions: Sessions::default(),
             peers: forward::peers().map_err(StartNexus::PreparePeers)?,
+            receivers,
             publisher,
             registry: Registry::global(),
             verifier,
@@ -188,6 +194,7 @@ impl Parts {
         tasks.spawn(documents::follow(profiles, state.postgres.clone(), state.tail.clone(), sync_metrics, stopping()));
         let (pool, bounds) = (state.postgres.clone(), state.config.consumers.clone());
         tasks.spawn(follow::follow((pool, state.tail.clone()), bounds, state.metrics.deliveries.clone(), stopping()));
+        tasks.spawn(push::run(state.clone()));
         let events_min = state.config.limits.retention_events_min;
         tasks.spawn(retention::run(state.postgres.clone(), state.tail.clone(), events_min, stopping()));
     }

@@ -134,6 +134,16 @@ pub async fn fail(
     settle(pool, statement.bind(failure.reason).bind(exactly).bind(at_least)).await
 }
 
+/// Takes back a delivery that was not tried: the lease does not count.
+pub(crate) async fn release(pool: &PgPool, consumer: i64, lease: Lease) -> Result<(), sqlx::Error> {
+    const RELEASE: &str =
+        "UPDATE delivery SET attempts = attempts - 1, lease = NULL, leased_until = NULL, due_at = now()
+        WHERE consumer_id = $1 AND seq = $2 AND lease = $3 AND dead_at IS NULL";
+    let release = sqlx::query(RELEASE).bind(consumer).bind(lease.seq).bind(lease.secret);
+    in_time(release.execute(pool)).await?;
+    Ok(())
+}
+
 /// Lets leases last for `duration` from now.
 pub async fn extend(
     pool: &PgPool,

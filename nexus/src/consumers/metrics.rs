@@ -92,9 +92,11 @@ impl DeliveryMetrics {
 
     /// Looks at what waits.
     pub(crate) async fn measure(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        const MEASURE: &str = "SELECT name IS NULL, sum(pending)::bigint, sum(dead)::bigint, max(head.seq - position),
-                max(extract(epoch FROM now() - oldest))::float8
-            FROM head CROSS JOIN consumer CROSS JOIN LATERAL (
+        // What is disabled waits because somebody wants it so, or was told.
+        const MEASURE: &str = "SELECT name IS NULL, sum(pending)::bigint, sum(dead)::bigint,
+                coalesce(max(head.seq - position) FILTER (WHERE disabled_at IS NULL), 0),
+                max(extract(epoch FROM now() - oldest)) FILTER (WHERE disabled_at IS NULL)::float8
+            FROM head CROSS JOIN consumer LEFT JOIN webhook ON webhook.consumer_id = consumer.id CROSS JOIN LATERAL (
                 SELECT count(*) FILTER (WHERE dead_at IS NULL) AS pending, count(dead_at) AS dead,
                     min(recorded_at) FILTER (WHERE dead_at IS NULL) AS oldest
                 FROM delivery WHERE consumer_id = consumer.id

@@ -132,6 +132,29 @@ pub async fn put(
     read(&row).map_err(AccessConsumers::QueryConsumers)
 }
 
+/// Makes a consumer without a name; answers its number.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    owner: &str,
+    settings: &Settings,
+    position: i64,
+) -> Result<i64, sqlx::Error> {
+    const INSERT: &str = "INSERT INTO consumer
+            (owner, person, types, subjects, ordered, lease_seconds, retry_seconds, position)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
+    let insert = sqlx::query_scalar(INSERT).bind(owner).bind(&settings.person).bind(texts(&settings.types));
+    let insert = insert.bind(&settings.subjects).bind(settings.ordered).bind(settings.lease_seconds);
+    insert.bind(&settings.retry_seconds).bind(position).fetch_one(connection).await
+}
+
+/// Writes down what a consumer wants now.
+pub(crate) async fn change(connection: &mut PgConnection, id: i64, settings: &Settings) -> Result<(), sqlx::Error> {
+    const CHANGE: &str = "UPDATE consumer SET person = $2, types = $3, subjects = $4, retry_seconds = $5 WHERE id = $1";
+    let change = sqlx::query(CHANGE).bind(id).bind(&settings.person).bind(texts(&settings.types));
+    change.bind(&settings.subjects).bind(&settings.retry_seconds).execute(connection).await?;
+    Ok(())
+}
+
 /// The consumer of this owner and name.
 pub async fn find(pool: &PgPool, owner: &str, name: &str) -> Result<Option<Consumer>, AccessConsumers> {
     let find = sqlx::query_as("SELECT * FROM consumer WHERE owner = $1 AND name = $2").bind(owner).bind(name);

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::realtime::{Hub, Sessions};
 use crate::sync::Cache;
 use crate::sync::documents::Profiles;
+use crate::webhooks::Receivers;
 
 /// What handlers, connections and followers share; a pointer to it, for each connection holds one.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ pub struct Shared {
     pub sessions: Sessions,
     /// Calls other pods.
     pub peers: reqwest::Client,
+    /// Calls webhooks.
+    pub receivers: Receivers,
     /// The way into the log for events that belong to no other write.
     pub publisher: Publisher,
     /// The event types.

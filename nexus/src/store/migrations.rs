@@ -7,7 +7,7 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Version, description and statements of each file in `migrations/`. One that was released is never changed.
-const FILES: [(i64, &str, &str); 8] = [
+const FILES: [(i64, &str, &str); 9] = [
     (1, "log", include_str!("../../migrations/0001_log.sql")),
     (2, "users", include_str!("../../migrations/0002_users.sql")),
     (3, "idempotency", include_str!("../../migrations/0003_idempotency.sql")),
@@ -16,6 +16,7 @@ const FILES: [(i64, &str, &str); 8] = [
     (6, "revocation", include_str!("../../migrations/0006_revocation.sql")),
     (7, "history", include_str!("../../migrations/0007_history.sql")),
     (9, "consumers", include_str!("../../migrations/0009_consumers.sql")),
+    (10, "webhooks", include_str!("../../migrations/0010_webhooks.sql")),
 ];
 
 /// All of them, in their order.
