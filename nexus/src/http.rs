@@ -15,6 +15,7 @@ pub mod server;
 pub mod socket_io;
 pub mod stream;
 pub mod users;
+pub mod webhooks;
 
 pub mod extract;
 pub mod forward;
@@ -34,6 +35,7 @@ pub fn routes() -> Routes {
         .merge(revocations::routes())
         .merge(log_filter::routes())
         .merge(consumers::routes())
+        .merge(webhooks::routes())
         .merge(stream::routes())
         .merge(event_stream::routes())
         .merge(socket_io::routes())

@@ -27,3 +27,5 @@ mod stream;
 mod stream_bounds;
 mod users;
 mod validation;
+mod webhooks;
+mod webhooks_bounds;

@@ -6,6 +6,7 @@ pub(crate) mod event_source;
 pub(crate) mod events;
 pub(crate) mod polling;
 pub(crate) mod proxy;
+pub(crate) mod receiver;
 pub(crate) mod socket;
 pub(crate) mod socket_io;
 pub(crate) mod world;
