@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1_000)]
     subscribers: u32,
     /// Events a second of the fan-out, each a run of its own.
-    #[arg(long, value_delimiter = ',', default_value = "40,190,450")]
+    #[arg(long, value_delimiter = ',', default_value = "40,190,460")]
     rates: Vec<u32>,
     /// Events a second on topics of their own.
     #[arg(long, default_value_t = 2_000)]

@@ -8,7 +8,10 @@ pub mod revocations;
 pub mod verifier;
 
 pub use access::Access;
-pub use caller::{Admin, Caller, EventsRead, EventsReadOwn, EventsWrite, EventsWriteOwn, Scope, UsersRead, UsersWrite};
+pub use caller::{
+    Admin, Caller, ConsumersWrite, EventsRead, EventsReadOwn, EventsWrite, EventsWriteOwn, Scope, UsersRead,
+    UsersWrite, WebhooksWrite,
+};
 pub use claims::Claims;
 pub use revocations::Revocations;
 pub use verifier::{PrepareVerifier, Verifier, VerifyToken, sign};

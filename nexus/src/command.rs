@@ -13,11 +13,11 @@ use uuid::Uuid;
 use crate::auth::{Claims, sign};
 use crate::chain::Chain;
 use crate::config::{Config, DatabaseConfig, Secret};
-use crate::events::Registry;
-use crate::http::{event_types, openapi, routes};
+use crate::event_types::EventTypes;
+use crate::http::{asyncapi, event_types, openapi, routes};
 use crate::logging::{self, LogFormat};
 use crate::serve::Nexus;
-use crate::store;
+use crate::{store, typescript};
 
 /// The event bus and sync manager of the Azora data layer.
 #[derive(Debug, Parser)]
@@ -44,21 +44,33 @@ enum Action {
     /// Serves the API until SIGTERM.
     Serve(Box<Config>),
     /// Brings the database to this build's version.
-    Migrate(DatabaseConfig),
+    Migrate(MigrateArguments),
     /// Prints a generated document.
     Schema {
         /// Which one.
         #[arg(value_enum)]
         document: Document,
+        #[command(flatten)]
+        event_types: EventTypes,
     },
     /// Prints a token for development, signed with the shared key.
     Token(TokenArguments),
 }
 
+#[derive(Args, Debug)]
+struct MigrateArguments {
+    #[command(flatten)]
+    database: DatabaseConfig,
+    #[command(flatten)]
+    event_types: EventTypes,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Document {
     Openapi,
+    Asyncapi,
     EventTypes,
+    Typescript,
 }
 
 #[derive(Args, Debug)]
@@ -101,10 +113,15 @@ fn act(action: Action) -> anyhow::Result<()> {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime");
     match action {
         Action::Serve(config) => runtime()?.block_on(serve(*config)),
-        Action::Migrate(database) => runtime()?.block_on(store::postgres::migrate(&database)).context("migrate"),
-        Action::Schema { document } => print_document(document),
+        Action::Migrate(arguments) => runtime()?.block_on(migrate(&arguments)),
+        Action::Schema { document, event_types } => print_document(document, &event_types),
         Action::Token(arguments) => print_line(&token(&arguments)?),
     }
+}
+
+async fn migrate(MigrateArguments { database, event_types }: &MigrateArguments) -> anyhow::Result<()> {
+    let registry = event_types.registry().context("read the event types of the deployment")?;
+    store::postgres::migrate(database, &registry).await.context("migrate")
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -135,10 +152,13 @@ fn token(arguments: &TokenArguments) -> anyhow::Result<String> {
     sign(&Secret::from(arguments.auth_hs256_key.as_str()), &claims).context("sign a token")
 }
 
-fn print_document(document: Document) -> anyhow::Result<()> {
+fn print_document(document: Document, event_types: &EventTypes) -> anyhow::Result<()> {
+    let registry = event_types.registry().context("read the event types of the deployment")?;
     let document = match document {
-        Document::Openapi => openapi::document(routes().operations()),
-        Document::EventTypes => event_types::document(Registry::global()),
+        Document::Openapi => openapi::document(routes().operations(), &registry),
+        Document::Asyncapi => asyncapi::document(&registry),
+        Document::EventTypes => event_types::document(&registry),
+        Document::Typescript => return print_line(typescript::document(&registry).trim_end()),
     };
     print_line(&serde_json::to_string_pretty(&document).context("write the document")?)
 }

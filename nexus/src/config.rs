@@ -5,6 +5,14 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
+use crate::event_types::EventTypes;
+
+pub mod consumers;
+pub mod webhooks;
+
+pub use consumers::ConsumersConfig;
+pub use webhooks::WebhooksConfig;
+
 /// Fewest events that retention may leave: a client that was away for a short time must find its place.
 pub const RETENTION_EVENTS_FLOOR: i64 = 1_000;
 
@@ -41,6 +49,9 @@ pub struct Config {
     /// the same pod with every request.
     #[arg(long, env = "NEXUS_ADVERTISE")]
     pub advertise: Option<String>,
+    /// Name of this pod, by which people know it from the others; made up when there is none. Kubernetes sets it.
+    #[arg(long, env = "HOSTNAME")]
+    pub pod: Option<String>,
     /// Where the records and the log are.
     #[command(flatten)]
     pub database: DatabaseConfig,
@@ -65,6 +76,18 @@ pub struct Config {
     /// How often a caller may ask, and how many connections it may have.
     #[command(flatten)]
     pub throttle: ThrottleConfig,
+    /// The event types that the deployment adds.
+    #[command(flatten)]
+    pub event_types: EventTypes,
+    /// Bounds on durable consumers.
+    #[command(flatten)]
+    pub consumers: ConsumersConfig,
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceConfig,
+    /// Bounds on webhooks, and where they may deliver to.
+    #[command(flatten)]
+    pub webhooks: WebhooksConfig,
     /// Browser origins that may call Nexus, separated by commas; empty means none.
     #[arg(long, env = "NEXUS_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
@@ -105,14 +128,25 @@ pub struct AuthConfig {
     /// Required `aud` claim.
     #[arg(long = "auth-audience", env = "NEXUS_AUTH_AUDIENCE")]
     pub audience: Option<String>,
+    /// Longest life of a token, from `iat` to `exp`, in seconds. Tokens that live longer, or do not say when they were
+    /// issued, are refused then, and a revocation is forgotten when no token that it concerns can count any more.
+    #[arg(long = "auth-token-seconds-max", env = "NEXUS_AUTH_TOKEN_SECONDS_MAX", value_parser = clap::value_parser!(u32).range(1..))]
+    pub token_seconds_max: Option<u32>,
 }
 
 /// Bounds on requests, history and shutdown.
 #[derive(Args, Clone, Debug)]
 pub struct Limits {
-    /// Events that the log keeps at least; never below 1,000.
+    /// Events that the log keeps at least, unless they are too old; never below 1,000.
     #[arg(long, env = "NEXUS_RETENTION_EVENTS_MIN", default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(RETENTION_EVENTS_FLOOR..))]
     pub retention_events_min: i64,
+    /// Age after which events go although fewer than those are left, in hours; never the newest 1,000. A partition of the
+    /// log goes as a whole, when all of it is older. By number alone when absent.
+    #[arg(long, env = "NEXUS_RETENTION_HOURS_MAX", value_parser = clap::value_parser!(u32).range(1..))]
+    pub retention_hours_max: Option<u32>,
+    /// How long the head of a request may take, and how long a connection may be idle before the next one, in seconds.
+    #[arg(long, env = "NEXUS_HEAD_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub head_seconds: u64,
     /// Largest request body, in bytes.
     #[arg(long, env = "NEXUS_BODY_BYTES_MAX", default_value_t = 1024 * 1024)]
     pub body_bytes_max: usize,
@@ -177,6 +211,56 @@ pub struct ThrottleConfig {
     /// from its end; what stands before that anybody may have written.
     #[arg(long = "proxies", env = "NEXUS_PROXIES", default_value_t = 0)]
     pub proxies: u8,
+}
+
+/// Where traces go, and which. Names and meanings are those of OpenTelemetry.
+#[derive(Args, Clone, Debug)]
+#[group(id = "traces")]
+pub struct TraceConfig {
+    /// Address of a collector that takes OTLP over HTTP, such as `http://collector:4318`; without it nothing is traced.
+    #[arg(id = "otlp_endpoint", long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// Which traces are kept. The parent-based ones do as the caller does who sends a `traceparent`.
+    #[arg(
+        id = "traces_sampler",
+        long = "traces-sampler",
+        env = "OTEL_TRACES_SAMPLER",
+        value_enum,
+        default_value = "parentbased_always_on"
+    )]
+    pub sampler: TraceSampler,
+    /// Share of the traces that a ratio keeps, from 0 to 1.
+    #[arg(
+        id = "traces_sampler_arg",
+        long = "traces-sampler-arg",
+        env = "OTEL_TRACES_SAMPLER_ARG",
+        default_value_t = 1.0,
+        value_parser = share
+    )]
+    pub ratio: f64,
+}
+
+/// Which traces are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[clap(rename_all = "snake_case")]
+pub enum TraceSampler {
+    /// All.
+    AlwaysOn,
+    /// None.
+    AlwaysOff,
+    /// A share.
+    Traceidratio,
+    /// As the caller does; all that begin here.
+    ParentbasedAlwaysOn,
+    /// As the caller does; none that begins here.
+    ParentbasedAlwaysOff,
+    /// As the caller does; a share of those that begin here.
+    ParentbasedTraceidratio,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape that clap asks of a parser")]

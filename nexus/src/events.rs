@@ -3,8 +3,11 @@
 
 pub mod audience;
 pub mod registry;
+pub mod version;
 
+pub mod any;
 pub mod cloud_event;
+pub mod deployment;
 pub mod pattern;
 
 pub mod education;
@@ -12,7 +15,17 @@ pub mod finance;
 pub mod marketplace;
 pub mod system;
 
+#[cfg(test)]
+mod compatibility;
+#[cfg(test)]
+pub(crate) mod parcel;
+
+pub use any::{AnyEvent, AnyNewEvent};
 pub use audience::Audience;
 pub use cloud_event::{CloudEvent, Violation};
 pub use pattern::Pattern;
 pub use registry::{Definition, Domain, Payload, Publisher, Registry};
+pub use version::{Earlier, Version};
+
+#[cfg(test)]
+mod laws;

@@ -3,6 +3,8 @@
 pub mod operation;
 pub mod state;
 
+pub mod asyncapi;
+pub mod consumers;
 pub mod event_stream;
 pub mod event_types;
 pub mod events;
@@ -15,6 +17,7 @@ pub mod server;
 pub mod socket_io;
 pub mod stream;
 pub mod users;
+pub mod webhooks;
 
 pub(crate) mod admission;
 pub mod extract;
@@ -35,11 +38,14 @@ pub fn routes() -> Routes {
         .merge(presence::routes())
         .merge(revocations::routes())
         .merge(log_filter::routes())
+        .merge(consumers::routes())
+        .merge(webhooks::routes())
         .merge(stream::routes())
         .merge(event_stream::routes())
         .merge(socket_io::routes())
         .merge(health::routes())
         .merge(openapi::routes())
+        .merge(asyncapi::routes())
 }
 
 /// The service as it is served: routes, answers for what is not routed, and the layers around all.

@@ -6,6 +6,7 @@ pub mod position;
 
 mod chain;
 
+pub mod event_types;
 pub mod events;
 pub mod log;
 pub mod store;
@@ -14,12 +15,19 @@ pub mod auth;
 pub mod logging;
 pub mod metrics;
 pub mod problem;
+pub mod traces;
 
+pub mod consumers;
 pub mod realtime;
 pub mod records;
 pub mod sync;
 pub mod throttle;
+pub mod typescript;
+pub mod webhooks;
 
 pub mod command;
 pub mod http;
 pub mod serve;
+
+#[cfg(test)]
+mod damage;

@@ -15,11 +15,14 @@ pub mod wake;
 
 pub mod read;
 mod ring;
+pub mod standing;
 pub mod tail;
+mod versions;
 
 pub use append::{AppendEvents, Appended, append, append_all};
 pub use event::{Entry, NewEvent};
 pub use publisher::{Publish, Published, Publisher};
 pub use read::{Batch, ReadLog};
 pub use tail::Tail;
+pub use versions::{FindVersion, Versions};
 pub use wake::Wake;

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::consumers::DeliveryMetrics;
 use crate::realtime::StreamMetrics;
 use crate::sync::SyncMetrics;
 
@@ -75,6 +76,8 @@ pub struct Metrics {
     pub sync: SyncMetrics,
     /// The connections.
     pub stream: StreamMetrics,
+    /// The consumers and webhooks.
+    pub deliveries: DeliveryMetrics,
 }
 
 impl Metrics {
@@ -98,6 +101,7 @@ impl Metrics {
             postgres_connections: Gauge::default(),
             sync: SyncMetrics::register(&mut registry),
             stream: StreamMetrics::register(&mut registry),
+            deliveries: DeliveryMetrics::register(&mut registry),
         };
         registry.register("http_requests", "Requests by route and status", metrics.requests.clone());
         registry.register(

@@ -118,3 +118,27 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod laws {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::damage::{damaged_text, damages};
+
+    proptest! {
+        #[test]
+        fn a_damaged_token_is_refused_or_is_another_position(
+            epoch in 0..i32::MAX, seq in 0..i64::MAX, damages in damages(), noise in any::<Option<String>>(),
+        ) {
+            let token = Position { epoch, seq }.to_string();
+            let damaged = noise.unwrap_or_else(|| damaged_text(&token, &damages));
+            if let Ok(position) = damaged.parse::<Position>() {
+                prop_assert_eq!(position.to_string(), damaged);
+                prop_assert!(position.epoch >= 0 && position.seq >= 0);
+            } else {
+                prop_assert_ne!(damaged, token);
+            }
+        }
+    }
+}

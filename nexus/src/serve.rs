@@ -1,6 +1,7 @@
 //! Puts the parts together, runs them, and takes them apart in order. A store that is away never stops the process.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -10,17 +11,21 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{PrepareVerifier, Verifier};
 use crate::config::Config;
+use crate::consumers::follow;
+use crate::event_types::ReadEventTypes;
 use crate::events::Registry;
 use crate::http::{self, AppState, Shared, forward, server};
 use crate::log::publisher::Groups;
 use crate::log::sequencer::Sequencer;
-use crate::log::{Publisher, Tail, Wake, retention};
+use crate::log::{Publisher, Tail, Wake, retention, standing};
 use crate::metrics::Metrics;
 use crate::realtime::{Hub, Presence, Sessions};
 use crate::store::{self, mongo::PrepareMongo, postgres::PrepareDatabase, redis::PrepareRedis};
 use crate::sync::Cache;
 use crate::sync::documents::{self, Profiles};
 use crate::throttle::Throttle;
+use crate::traces::{PrepareTraces, Traces};
+use crate::webhooks::{Receivers, push};
 
 /// How long requests and background tasks may take to end after the drain.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -28,6 +33,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// Why Nexus could not start. All of these are mended by a change of settings.
 #[derive(Debug, thiserror::Error)]
 pub enum StartNexus {
+    /// The event types of the deployment cannot be used.
+    #[error("read the event types of the deployment")]
+    ReadEventTypes(#[source] ReadEventTypes),
     /// The settings of Postgres cannot be used.
     #[error("prepare Postgres")]
     PreparePostgres(#[source] PrepareDatabase),
@@ -40,9 +48,15 @@ pub enum StartNexus {
     /// The settings of the verifier cannot be used.
     #[error("prepare the verifier of tokens")]
     PrepareVerifier(#[source] PrepareVerifier),
+    /// Traces cannot be sent.
+    #[error("prepare traces")]
+    PrepareTraces(#[source] PrepareTraces),
     /// Other pods cannot be called.
     #[error("prepare the client for other pods")]
     PreparePeers(#[source] reqwest::Error),
+    /// Webhooks cannot be called.
+    #[error("prepare the client for webhooks")]
+    PrepareReceivers(#[source] reqwest::Error),
     /// The address cannot be listened on.
     #[error("listen on {address}")]
     Listen {
@@ -65,7 +79,13 @@ pub struct Nexus {
 impl Nexus {
     /// Starts everything. Returns as soon as the address is listened on; readiness tells when requests can be served.
     pub async fn start(config: Config) -> Result<Self, StartNexus> {
-        let parts = Parts::prepare(config).await?;
+        let registry = config.event_types.registry().map_err(StartNexus::ReadEventTypes)?;
+        Self::start_with(config, registry).await
+    }
+
+    /// The same, with these event types.
+    pub async fn start_with(config: Config, registry: Registry) -> Result<Self, StartNexus> {
+        let parts = Parts::prepare(config, Arc::new(registry)).await?;
         let state = parts.state.clone();
         let listen = state.config.listen;
         let listener =
@@ -73,8 +93,11 @@ impl Nexus {
         let address = listener.local_addr().map_err(|source| StartNexus::Listen { address: listen, source })?;
         parts.run();
         let closing = CancellationToken::new();
-        let send = Duration::from_secs(state.config.stream.send_seconds);
-        let server = tokio::spawn(server::serve(listener, http::router(state.clone()), send, closing.clone()));
+        let deadlines = server::Deadlines {
+            head: Duration::from_secs(state.config.limits.head_seconds),
+            send: Duration::from_secs(state.config.stream.send_seconds),
+        };
+        let server = tokio::spawn(server::serve(listener, http::router(state.clone()), deadlines, closing.clone()));
         tracing::info!(server.address = %address, "Nexus listens");
         Ok(Self { address, state, closing, server })
     }
@@ -106,6 +129,7 @@ impl Nexus {
         }
         // Waits for connections that are in use; one whose server vanished is not waited for.
         let _ = tokio::time::timeout(STOP_DEADLINE, self.state.postgres.close()).await;
+        self.state.traces.stop().await;
         tracing::info!("Nexus has stopped");
     }
 }
@@ -119,7 +143,7 @@ struct Parts {
 }
 
 impl Parts {
-    async fn prepare(config: Config) -> Result<Self, StartNexus> {
+    async fn prepare(config: Config, registry: Arc<Registry>) -> Result<Self, StartNexus> {
         let postgres = store::postgres::pool(&config.database).map_err(StartNexus::PreparePostgres)?;
         let connect = store::postgres::connect_options(&config.database).map_err(StartNexus::PreparePostgres)?;
         let redis_client = store::redis::client(&config.redis_url).map_err(StartNexus::PrepareRedis)?;
@@ -128,14 +152,17 @@ impl Parts {
         let verifier = Verifier::new(&config.auth).map_err(StartNexus::PrepareVerifier)?;
         let metrics = Metrics::new();
         let wake = Wake::new(&config.database.schema, &config.redis_prefix, metrics.clone());
-        let tail = Tail::new(postgres.clone(), wake.clone());
+        let tail = Tail::new(postgres.clone(), Arc::clone(&registry), wake.clone());
         let cache = Cache::new(redis.clone(), &config.redis_prefix, metrics.sync.clone());
         let profiles = Profiles::new(mongo.clone());
         let presence = Presence::new(redis.clone(), &config.redis_prefix);
         let throttle = Throttle::new(redis.clone(), &config.redis_prefix);
         let (publisher, groups) = Publisher::new(postgres.clone(), tail.clone(), wake.clone(), metrics.clone());
         let partition_entries = retention::partition_entries(config.limits.retention_events_min);
-        let connect = connect.application_name("nexus-sequencer");
+        let sessions = Sessions::default();
+        let pod: Box<str> = config.pod.as_deref().unwrap_or_else(|| sessions.pod()).into();
+        let connect = connect.application_name(&standing::connection_name(&pod));
+        let traces = Traces::start(&config.traces, &pod).map_err(StartNexus::PrepareTraces)?;
         let sequencer = Sequencer {
             connect,
             partition_entries,
@@ -143,9 +170,12 @@ impl Parts {
             tail: tail.clone(),
             wake: wake.clone(),
             metrics: metrics.clone(),
+            traces: traces.clone(),
         };
+        let receivers = Receivers::new(&config.webhooks).map_err(StartNexus::PrepareReceivers)?;
         let state = AppState::new(Shared {
             config,
+            pod,
             postgres,
             redis,
             mongo,
@@ -153,15 +183,17 @@ impl Parts {
             cache,
             profiles,
             wake,
-            hub: Hub::default(),
+            hub: Hub::new(Arc::clone(&registry), traces.clone()),
             presence,
             throttle,
-            sessions: Sessions::default(),
+            sessions,
             peers: forward::peers().map_err(StartNexus::PreparePeers)?,
+            receivers,
             publisher,
-            registry: Registry::global(),
+            registry,
             verifier,
             metrics,
+            traces,
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -191,7 +223,11 @@ impl Parts {
         tasks.spawn(state.cache.clone().follow(state.tail.clone(), state.postgres.clone(), stopping()));
         let (profiles, sync_metrics) = (state.profiles.clone(), state.metrics.sync.clone());
         tasks.spawn(documents::follow(profiles, state.postgres.clone(), state.tail.clone(), sync_metrics, stopping()));
-        let events_min = state.config.limits.retention_events_min;
-        tasks.spawn(retention::run(state.postgres.clone(), state.tail.clone(), events_min, stopping()));
+        let (pool, bounds) = (state.postgres.clone(), state.config.consumers.clone());
+        tasks.spawn(follow::follow((pool, state.tail.clone()), bounds, state.metrics.deliveries.clone(), stopping()));
+        tasks.spawn(push::run(state.clone()));
+        let limits = &state.config.limits;
+        let keep = retention::Keep { events_min: limits.retention_events_min, hours_max: limits.retention_hours_max };
+        tasks.spawn(retention::run(state.postgres.clone(), state.tail.clone(), keep, stopping()));
     }
 }

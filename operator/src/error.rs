@@ -34,6 +34,15 @@ pub enum Error {
         #[source]
         cause: KubeError,
     },
+    /// The user's event types could not be read.
+    #[error("cannot read the ConfigMap {name}")]
+    ReadEventTypes {
+        /// The ConfigMap's name.
+        name: String,
+        /// Why.
+        #[source]
+        cause: KubeError,
+    },
     /// The credentials could not be stored.
     #[error("cannot store the Secret {name}")]
     StoreCredentials {
@@ -106,6 +115,7 @@ impl Error {
             Self::ReadLayer { .. } => "ReadLayer",
             Self::ListObjects { .. } => "ListObjects",
             Self::ReadCredentials { .. } => "ReadCredentials",
+            Self::ReadEventTypes { .. } => "ReadEventTypes",
             Self::StoreCredentials { .. } => "StoreCredentials",
             Self::ApplyObject { .. } => "ApplyObject",
             Self::DeleteObject { .. } => "DeleteObject",

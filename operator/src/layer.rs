@@ -117,6 +117,8 @@ pub struct Nexus {
     pub audience: Option<String>,
     /// Origins that a browser may call from.
     pub allowed_origins: Vec<String>,
+    /// The ConfigMap with event types of the user, where there is one.
+    pub event_types: Option<String>,
     /// Events of history that are kept.
     pub retention_events_min: i64,
     /// Bytes of a request body.

@@ -25,6 +25,9 @@ struct Given {
     /// Whether the Secret of credentials is there.
     #[serde(default)]
     credentials: bool,
+    /// The digest of the user's event types, where their ConfigMap is there.
+    #[serde(default)]
+    event_types: Option<String>,
     /// Whether the stores work.
     #[serde(default)]
     stores_work: bool,
@@ -80,7 +83,8 @@ fn want(given: &Given) -> Want {
         component: component.clone(),
         size: size.clone(),
     });
-    let mut observed = Observed { credentials: stored, claims: claims.collect(), ..Observed::default() };
+    let event_types = given.event_types.clone();
+    let mut observed = Observed { credentials: stored, claims: claims.collect(), event_types, ..Observed::default() };
     if given.stores_work {
         observed.answers = Answers {
             postgres: Answer::Works(Working::default()),

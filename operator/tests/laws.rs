@@ -98,6 +98,20 @@ proptest! {
     }
 
     #[test]
+    fn a_nexus_that_runs_stays_as_it_is_when_its_event_types_are_taken_away(azora in resource(), seed in any::<[u8; 32]>()) {
+        let mut azora = azora;
+        "shop-events".clone_into(&mut azora.spec.nexus.event_types_config_map);
+        let Ok(layer) = validate(&azora, &surroundings()) else { return Ok(()) };
+        let there = Observed { event_types: Some("digest".to_owned()), ..working() };
+        let before = plan(&layer, &there, &Entropy::new(seed)).objects;
+        let mut gone = working();
+        gone.live.deployments.clone_from(&before.deployments);
+        let after = plan(&layer, &gone, &Entropy::new(seed));
+        prop_assert_eq!(after.objects, before);
+        prop_assert!(after.holds.iter().any(|hold| hold.blocked && hold.gate == "EventTypesMissing"));
+    }
+
+    #[test]
     fn credentials_that_are_there_are_never_written_again(azora in resource(), seed in any::<[u8; 32]>()) {
         let Ok(layer) = validate(&azora, &surroundings()) else { return Ok(()) };
         let (made, _) = Credentials::complete(None, &Entropy::new([1; 32]));

@@ -55,15 +55,15 @@ fn generate() -> Result<Vec<Generated>> {
     let folder = cargo::build_folder()?;
     let (operator, nexus) = (folder.build("azora-operator")?, folder.build("nexus")?);
     let definition = written(&mut run::command(&operator, ["crd"]))?;
+    let schema = |document| written(&mut run::command(&nexus, ["schema", document]));
     Ok(vec![
         // A Helm chart can only read files of its own; kubectl users want the definition without a chart.
         Generated { path: "charts/azora-operator/files/azoradatalayers.azora.io.yaml", text: definition.clone() },
         Generated { path: "crds/azoradatalayers.azora.io.yaml", text: definition },
-        Generated { path: "docs/openapi.json", text: written(&mut run::command(&nexus, ["schema", "openapi"]))? },
-        Generated {
-            path: "docs/event-types.json",
-            text: written(&mut run::command(&nexus, ["schema", "event-types"]))?,
-        },
+        Generated { path: "docs/openapi.json", text: schema("openapi")? },
+        Generated { path: "docs/asyncapi.json", text: schema("asyncapi")? },
+        Generated { path: "docs/event-types.json", text: schema("event-types")? },
+        Generated { path: "docs/events.ts", text: schema("typescript")? },
     ])
 }
 

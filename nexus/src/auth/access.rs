@@ -100,10 +100,10 @@ impl Access {
     }
 
     /// Takes note of an entry that may let the caller into rooms; whether it did.
-    pub fn grow(&mut self, entry: &Entry) -> bool {
+    pub fn grow(&mut self, entry: &Entry, registry: &Registry) -> bool {
         let Self::Rooms { person, rooms } = self else { return false };
         let is_let_in = entry.audience.rooms().any(|room| *room == **person)
-            && Registry::global().get(&entry.event_type).is_some_and(|definition| definition.lets_in);
+            && registry.get(&entry.event_type).is_some_and(|definition| definition.lets_in);
         if !is_let_in {
             return false;
         }
@@ -143,6 +143,8 @@ mod tests {
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from_static(b"{}"),
             attributes: crate::log::event::Attributes::default(),
+            published: None,
+            delivery: crate::traces::Delivery::default(),
         }
     }
 
@@ -166,12 +168,14 @@ mod tests {
 
     #[test]
     fn an_entry_lets_in_only_who_it_names_and_only_into_rooms() {
+        let registry = Registry::built_in();
         let mut person = access("events:read:own");
-        assert!(!person.grow(&entry("user.login", &["user/u1", "wallet/w"])), "it lets nobody in");
-        assert!(!person.grow(&entry("wallet.created", &["user/u2", "wallet/w"])), "it is of another person");
+        assert!(!person.grow(&entry("user.login", &["user/u1", "wallet/w"]), &registry), "it lets nobody in");
+        assert!(!person.grow(&entry("wallet.created", &["user/u2", "wallet/w"]), &registry), "it is of another person");
         assert!(!person.sees(&entry("mining.reward", &["wallet/w"]).audience));
-        assert!(person.grow(&entry("contract.signed", &["user/u1", "user/u2", "contract/c"])));
-        assert!(!person.grow(&entry("contract.signed", &["user/u1", "user/u2", "contract/c"])), "it is in already");
+        let signed = entry("contract.signed", &["user/u1", "user/u2", "contract/c"]);
+        assert!(person.grow(&signed, &registry));
+        assert!(!person.grow(&signed, &registry), "it is in already");
         assert!(person.sees(&entry("payment.released", &["contract/c"]).audience));
         assert!(!person.sees(&entry("user.login", &["user/u2"]).audience));
     }

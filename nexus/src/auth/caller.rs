@@ -37,6 +37,10 @@ scopes! {
     EventsWrite = "events:write";
     /// May publish what the registry lets people say of themselves.
     EventsWriteOwn = "events:write:own";
+    /// May make durable consumers and take events from them; which events, the scopes for reading say.
+    ConsumersWrite = "consumers:write";
+    /// May make webhooks; which events they get, the scopes for reading say.
+    WebhooksWrite = "webhooks:write";
     /// May read users.
     UsersRead = "users:read";
     /// May write users.

@@ -127,9 +127,24 @@ impl KeySet {
                 return Err(FetchKeys::LimitSet);
             }
         }
-        let set: JwkSet = serde_json::from_slice(&body).map_err(FetchKeys::ReadSet)?;
-        Ok(set.keys.iter().filter_map(usable).map(Arc::new).collect())
+        keys(&body)
     }
+}
+
+#[cfg(test)]
+impl KeySet {
+    /// Keys that need not be fetched again however long the test takes.
+    pub(super) fn fetched(keys: Vec<Arc<IssuerKey>>) -> Self {
+        let later = Some(Instant::now() + Duration::from_hours(24));
+        let known = Known { keys, fetched: later, tried: later };
+        Self { known: RwLock::new(known), ..Self::new("http://127.0.0.1:9").expect("a client can be made") }
+    }
+}
+
+/// The keys of a set that can be used.
+pub(super) fn keys(set: &[u8]) -> Result<Vec<Arc<IssuerKey>>, FetchKeys> {
+    let set: JwkSet = serde_json::from_slice(set).map_err(FetchKeys::ReadSet)?;
+    Ok(set.keys.iter().filter_map(usable).map(Arc::new).collect())
 }
 
 impl Known {

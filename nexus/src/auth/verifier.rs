@@ -56,6 +56,7 @@ pub struct Verifier {
     keys: Keys,
     issuer: Option<String>,
     audience: Option<String>,
+    token_seconds_max: Option<u32>,
     revocations: Revocations,
 }
 
@@ -77,7 +78,8 @@ impl Verifier {
             keys,
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
-            revocations: Revocations::default(),
+            token_seconds_max: config.token_seconds_max,
+            revocations: Revocations::of_tokens(config.token_seconds_max),
         })
     }
 
@@ -132,14 +134,24 @@ impl Verifier {
         }
         validation.set_required_spec_claims(&required);
         match decode::<Claims>(token, key, &validation) {
-            // Its name stands in rooms and keys.
-            Ok(token) if !token.claims.sub.is_empty() && !token.claims.sub.contains(char::is_control) => {
-                Ok(token.claims)
-            }
+            Ok(token) if is_name(&token.claims.sub) && self.allows_life(&token.claims) => Ok(token.claims),
             Err(error) if matches!(error.kind(), ErrorKind::ExpiredSignature) => Err(VerifyToken::Expired),
             Ok(_) | Err(_) => Err(VerifyToken::Refuse),
         }
     }
+
+    /// Whether the token lives no longer than one may, if that is bounded: one that outlived its revocation would count
+    /// again.
+    fn allows_life(&self, claims: &Claims) -> bool {
+        self.token_seconds_max.is_none_or(|seconds_max| {
+            claims.iat.is_some_and(|issued| claims.exp.saturating_sub(issued) <= u64::from(seconds_max))
+        })
+    }
+}
+
+/// Whether it may name somebody. It becomes a part of a room's name, and no room has a control character.
+fn is_name(subject: &str) -> bool {
+    !subject.is_empty() && !subject.contains(char::is_control)
 }
 
 /// Signs a token with the shared key, for development.
@@ -152,3 +164,6 @@ fn checked(key: &Secret) -> Result<&[u8], PrepareVerifier> {
     let bytes = key.expose().as_bytes();
     if bytes.len() >= HS256_KEY_BYTES_MIN { Ok(bytes) } else { Err(PrepareVerifier::CheckKeyLength) }
 }
+
+#[cfg(test)]
+mod laws;

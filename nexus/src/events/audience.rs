@@ -25,9 +25,9 @@ impl Audience {
     }
 
     /// What the rule says about this data. A field that is not there adds nothing.
-    pub fn of(rule: &[&str], data: &Value) -> Self {
+    pub fn of(rule: &[impl AsRef<str>], data: &Value) -> Self {
         let mut joined = String::new();
-        for room in rule.iter().filter_map(|template| room(template, data)) {
+        for room in rule.iter().filter_map(|template| room(template.as_ref(), data)) {
             if !joined.is_empty() {
                 joined.push(SEPARATOR);
             }

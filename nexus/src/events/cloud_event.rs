@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::version::{FIRST, named, reference};
+
 /// Longest `id` and `source` and `subject`, in bytes. They are stored and indexed with every event.
 const ATTRIBUTE_BYTES_MAX: usize = 256;
 /// Most extension attributes on one event.
@@ -28,6 +30,8 @@ pub struct CloudEvent {
     pub subject: String,
     /// When it happened.
     pub time: Timestamp,
+    /// The version of the type that the payload is in.
+    pub version: u16,
     /// The payload.
     pub data: Value,
     /// Further attributes, such as `traceparent`.
@@ -59,13 +63,15 @@ impl CloudEvent {
         let mut reader = Reader { attributes, violations: Vec::new() };
         reader.constant("specversion", "1.0", true);
         reader.constant("datacontenttype", "application/json", false);
+        let (id, source, event_type) = (reader.text("id"), reader.source(), reader.text("type"));
         let event = Self {
-            id: reader.text("id"),
-            source: reader.source(),
-            event_type: reader.text("type"),
             subject: reader.text("subject"),
             time: reader.time(now),
+            version: reader.version(&event_type),
             data: reader.data(),
+            id,
+            source,
+            event_type,
             extensions: reader.extensions(),
         };
         if reader.violations.is_empty() { Ok(event) } else { Err(reader.violations) }
@@ -82,6 +88,8 @@ impl CloudEvent {
             subject: &'a str,
             time: Timestamp,
             datacontenttype: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            dataschema: Option<String>,
             #[serde(flatten)]
             extensions: &'a BTreeMap<String, Value>,
             data: &'a Value,
@@ -94,6 +102,8 @@ impl CloudEvent {
             subject: &self.subject,
             time: self.time,
             datacontenttype: "application/json",
+            // As it was before there were versions, for as long as a type has one.
+            dataschema: (self.version != FIRST).then(|| reference(&self.event_type, self.version)),
             extensions: &self.extensions,
             data: &self.data,
         };
@@ -159,13 +169,23 @@ impl Reader {
         if self.attributes.remove("data_base64").is_some() {
             self.refuse("data_base64", "binary data is not accepted; every registered type has JSON data");
         }
-        // The schema is the registry's; a producer's own reference to it is checked there and not stored.
-        if self.attributes.remove("dataschema").is_some_and(|schema| !schema.is_string()) {
-            self.refuse("dataschema", "must be a string");
-        }
         self.attributes.remove("data").unwrap_or_else(|| {
             self.refuse("data", "is required");
             Value::Null
+        })
+    }
+
+    /// A producer's own reference to a schema of its own is not stored.
+    fn version(&mut self, event_type: &str) -> u16 {
+        let version = match self.attributes.remove("dataschema") {
+            None => return FIRST,
+            Some(Value::String(dataschema)) => named(event_type, &dataschema),
+            Some(_) => None,
+        };
+        version.unwrap_or_else(|| {
+            let form = reference(event_type, FIRST);
+            self.refuse("dataschema", format!("must be a URI, and for a schema of Nexus have the form {form}"));
+            FIRST
         })
     }
 
@@ -234,6 +254,7 @@ mod tests {
         let mut document = valid();
         document["time"] = json!("2026-01-02T03:04:05.678Z");
         document["traceparent"] = json!("00-ab-cd-01");
+        document["dataschema"] = json!("https://nexus.example.org/v1/event-types/wallet.created/versions/3");
         let event = CloudEvent::read(document, Timestamp::UNIX_EPOCH).expect("the event is valid");
         let again = serde_json::from_str(&event.encode()).expect("an encoded event is JSON");
         assert_eq!(CloudEvent::read(again, Timestamp::UNIX_EPOCH), Ok(event));
@@ -254,6 +275,7 @@ mod tests {
             ("datacontenttype", json!("text/plain")),
             ("data_base64", json!("AA==")),
             ("dataschema", json!(1)),
+            ("dataschema", json!("/v1/event-types/wallet.created/versions/two")),
             ("position", json!("1.1")),
             ("UpperCase", json!("x")),
             ("nested", json!({})),

@@ -36,6 +36,11 @@ impl Pattern {
         }
         reachable[words.len()]
     }
+
+    /// Whether this is `**`, which every type matches, also one that nobody knows here.
+    pub fn is_any(&self) -> bool {
+        *self.segments == [Segment::Any]
+    }
 }
 
 fn step(segment: &Segment, words: &[&str], before: &[bool]) -> Vec<bool> {
@@ -130,6 +135,9 @@ mod tests {
         #[test]
         fn two_stars_match_every_type(words in "[a-z]{1,5}(\\.[a-z]{1,5}){0,4}") {
             prop_assert!(matches("**", &words));
+            let is_any = |text: &str| text.parse::<Pattern>().expect("a pattern").is_any();
+            let longer = format!("{words}.**");
+            prop_assert_eq!(["**", "*", &words, &longer].map(is_any), [true, false, false, false]);
         }
     }
 

@@ -2,24 +2,25 @@
 //! The one place that knows which types there are.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use jsonschema::ValidationError;
-use jsonschema::error::ValidationErrorKind;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::audience::{self, Audience, EVERYONE};
+use super::version::{self, Earlier, Version};
 use super::{CloudEvent, Pattern, Violation, education, finance, marketplace, system};
 
 /// The data of one event type.
 pub trait Payload: Serialize + JsonSchema {
     /// The event type, such as `wallet.created`.
     const TYPE: &'static str;
-    /// Version of the schema; grows when a change is not backward compatible.
-    const VERSION: u16 = 1;
+    /// The versions of its schema before this one, from the first on. One is added when a change is not backward
+    /// compatible.
+    const EARLIER: &'static [Earlier] = &[];
     /// Part of the platform that the type belongs to.
     const DOMAIN: Domain;
     /// First segment of the subject: `wallet` stands for `wallet/{id}`.
@@ -39,9 +40,8 @@ pub trait Payload: Serialize + JsonSchema {
     const DESCRIPTION: &'static str;
 }
 
-/// Part of the platform that an event type belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+/// Part of the platform that an event type of the build belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
     /// Courses, lessons, assessments, certificates.
     Education,
@@ -53,8 +53,20 @@ pub enum Domain {
     System,
 }
 
+impl Domain {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Education => "education",
+            Self::Finance => "finance",
+            Self::Marketplace => "marketplace",
+            Self::System => "system",
+        }
+    }
+}
+
 /// Who may publish a type over the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Publisher {
     /// Every caller with the scope `events:write`.
@@ -70,51 +82,106 @@ pub enum Publisher {
 pub struct Definition {
     /// The type, such as `wallet.created`.
     #[serde(rename = "type")]
-    pub event_type: &'static str,
-    /// Version of the schema.
+    pub event_type: Arc<str>,
+    /// The current version of the schema.
     pub version: u16,
-    /// Part of the platform that it belongs to.
-    pub domain: Domain,
+    /// Part of the platform that it belongs to: education, finance, marketplace, system, or one of the deployment's own.
+    pub domain: String,
     /// Form of the subject, such as `wallet/{id}`.
     pub subject: String,
     /// One sentence for people.
-    pub description: &'static str,
+    pub description: String,
     /// Who may publish it over the API.
     pub publisher: Publisher,
     /// The field of the data that names the one person who may publish it too, with the scope `events:write:own`.
     pub person: Option<&'static str>,
     /// The rooms in which it is told; a field of the data stands for an id.
-    pub audience: &'static [&'static str],
+    pub audience: Vec<String>,
     /// Whether it lets the people in its audience into its other rooms.
     pub lets_in: bool,
-    /// JSON Schema of the data.
+    /// JSON Schema of the data in the current version.
     pub schema: Value,
-    #[serde(skip)]
-    validator: jsonschema::Validator,
+    /// Every version that is taken, the oldest first.
+    pub versions: Vec<Version>,
+}
+
+/// The number of the version that a type is in now.
+pub fn current_version<P: Payload>() -> u16 {
+    u16::try_from(P::EARLIER.len() + 1).expect("a type does not change so often")
 }
 
 impl Definition {
-    fn of<P: Payload>() -> Self {
+    /// The definition that a Rust type gives.
+    pub fn of<P: Payload>() -> Self {
         let generator =
             SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true).into_generator();
         let schema = generator.into_root_schema_for::<P>().to_value();
-        let validator = jsonschema::options()
-            .should_validate_formats(true)
-            .build(&schema)
-            .expect("a schema that schemars derives compiles; a test builds every one");
+        let earlier = P::EARLIER.iter().map(|earlier| (schema_of_release(earlier.released), Some(earlier.upcast)));
+        let all = (1..).zip(earlier.chain([(schema.clone(), None)]));
+        let versions = all.map(|(number, (schema, upcast))| {
+            let version = Version::new(P::TYPE, number, schema);
+            let version = version.expect("a schema that schemars derives compiles; a test builds every one");
+            version.followed_by(upcast)
+        });
         Self {
-            event_type: P::TYPE,
-            version: P::VERSION,
-            domain: P::DOMAIN,
+            event_type: P::TYPE.into(),
+            version: current_version::<P>(),
+            domain: P::DOMAIN.name().to_owned(),
             subject: format!("{}/{{id}}", P::SUBJECT),
-            description: P::DESCRIPTION,
+            description: P::DESCRIPTION.to_owned(),
             publisher: P::PUBLISHER,
             person: P::PERSON,
-            audience: P::AUDIENCE,
+            audience: P::AUDIENCE.iter().map(ToString::to_string).collect(),
             lets_in: P::LETS_IN,
             schema,
-            validator,
+            versions: versions.collect(),
         }
+    }
+
+    /// The schema of the data, to stand within a document that says of itself what its schemas are.
+    pub fn schema_in_document(&self) -> Value {
+        let mut schema = self.schema.clone();
+        if let Value::Object(keywords) = &mut schema {
+            keywords.shift_remove("$schema");
+        }
+        schema
+    }
+
+    /// One of its versions.
+    pub fn version(&self, number: u16) -> Option<&Version> {
+        self.versions.iter().find(|version| version.version == number)
+    }
+
+    /// The event in the version `to`, if it is in an earlier one and can be brought there.
+    pub fn upcast(&self, event: &[u8], to: u16) -> Option<String> {
+        // Most types have one version, and nothing is looked at.
+        if self.versions.len() < 2 {
+            return None;
+        }
+        let mut event: Map<String, Value> = serde_json::from_slice(event).ok()?;
+        let from = version::of_event(&self.event_type, &event).filter(|from| *from < to)?;
+        self.upcast_data(event.get_mut("data")?, from, to)?;
+        version::set_version(&self.event_type, to, &mut event);
+        serde_json::to_string(&event).ok()
+    }
+
+    /// Brings data from one version to another; nothing happens when a step is not known.
+    fn upcast_data(&self, data: &mut Value, from: u16, to: u16) -> Option<()> {
+        let steps: Vec<_> = (from..to).map(|number| self.version(number)?.upcast).collect::<Option<_>>()?;
+        let data = data.as_object_mut()?;
+        for upcast in steps {
+            upcast(data);
+        }
+        Some(())
+    }
+
+    /// The data in the current version, which the audience is named by.
+    fn current_data<'a>(&self, event: &'a CloudEvent) -> Cow<'a, Value> {
+        let mut data = Cow::Borrowed(&event.data);
+        if event.version < self.version {
+            self.upcast_data(data.to_mut(), event.version, self.version);
+        }
+        data
     }
 
     fn accepts_subject(&self, subject: &str) -> bool {
@@ -124,18 +191,23 @@ impl Definition {
         })
     }
 
-    /// For whom an event with this data is.
-    pub fn audience(&self, data: &Value) -> Audience {
-        Audience::of(self.audience, data)
+    /// For whom the event is.
+    pub fn audience(&self, event: &CloudEvent) -> Audience {
+        Audience::of(&self.audience, &self.current_data(event))
     }
 
     /// Whether everybody sees its events.
     pub fn is_for_everyone(&self) -> bool {
-        self.audience.contains(&EVERYONE)
+        self.audience.iter().any(|room| room == EVERYONE)
     }
 
-    fn data_violations(&self, data: &Value) -> Vec<Violation> {
-        let mut violations: Vec<_> = self.validator.iter_errors(data).flat_map(|error| violations_of(&error)).collect();
+    fn data_violations(&self, event: &CloudEvent) -> Vec<Violation> {
+        let Some(version) = self.version(event.version) else {
+            let taken: Vec<&str> = self.versions.iter().map(|version| version.dataschema.as_str()).collect();
+            return vec![Violation::new("/dataschema", format!("names no version of the type: {}", taken.join(", ")))];
+        };
+        let mut violations = version.violations(&event.data);
+        let data = self.current_data(event);
         for field in self.audience.iter().filter_map(|template| audience::field(template)) {
             let id = data.get(field).and_then(Value::as_str).unwrap_or_default();
             if id.contains(char::is_control) {
@@ -146,54 +218,54 @@ impl Definition {
     }
 }
 
-/// Names the field itself also where the schema's error stands at the object around it.
-/// The value is left out of the message: the caller has it, and it may be long.
-fn violations_of(error: &ValidationError<'_>) -> Vec<Violation> {
-    let place = format!("/data{}", error.instance_path());
-    match error.kind() {
-        ValidationErrorKind::Required { property } => {
-            let field = property.as_str().unwrap_or_default();
-            vec![Violation::new(format!("{place}/{field}"), "is required")]
-        }
-        ValidationErrorKind::AdditionalProperties { unexpected } => {
-            let unknown = |field: &String| Violation::new(format!("{place}/{field}"), "is not known");
-            unexpected.iter().map(unknown).collect()
-        }
-        _ => vec![Violation::new(place, error.masked().to_string())],
-    }
+fn schema_of_release(released: &str) -> Value {
+    let mut released: Value = serde_json::from_str(released).expect("a released type is JSON; a test reads every one");
+    released["schema"].take()
 }
 
 /// All event types, in the order of their domains.
 #[derive(Debug)]
 pub struct Registry {
     definitions: Vec<Definition>,
+    places: HashMap<Arc<str>, usize>,
 }
 
-static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry {
-    definitions: vec![
-        Definition::of::<education::CourseEnrolled>(),
-        Definition::of::<education::LessonCompleted>(),
-        Definition::of::<education::AssessmentSubmitted>(),
-        Definition::of::<education::CertificateIssued>(),
-        Definition::of::<finance::WalletCreated>(),
-        Definition::of::<finance::TransactionCompleted>(),
-        Definition::of::<finance::MiningReward>(),
-        Definition::of::<finance::UbiDistributed>(),
-        Definition::of::<marketplace::JobPosted>(),
-        Definition::of::<marketplace::ApplicationSubmitted>(),
-        Definition::of::<marketplace::ContractSigned>(),
-        Definition::of::<marketplace::PaymentReleased>(),
-        Definition::of::<system::UserRegistered>(),
-        Definition::of::<system::UserLogin>(),
-        Definition::of::<system::SystemAlert>(),
-        Definition::of::<system::HealthCheck>(),
-    ],
-});
-
 impl Registry {
-    /// The registry of this build.
-    pub fn global() -> &'static Self {
-        &REGISTRY
+    /// The types of this build.
+    pub fn built_in() -> Self {
+        Self::of(vec![
+            Definition::of::<education::CourseEnrolled>(),
+            Definition::of::<education::LessonCompleted>(),
+            Definition::of::<education::AssessmentSubmitted>(),
+            Definition::of::<education::CertificateIssued>(),
+            Definition::of::<finance::WalletCreated>(),
+            Definition::of::<finance::TransactionCompleted>(),
+            Definition::of::<finance::MiningReward>(),
+            Definition::of::<finance::UbiDistributed>(),
+            Definition::of::<marketplace::JobPosted>(),
+            Definition::of::<marketplace::ApplicationSubmitted>(),
+            Definition::of::<marketplace::ContractSigned>(),
+            Definition::of::<marketplace::PaymentReleased>(),
+            Definition::of::<system::UserRegistered>(),
+            Definition::of::<system::UserLogin>(),
+            Definition::of::<system::SystemAlert>(),
+            Definition::of::<system::HealthCheck>(),
+        ])
+    }
+
+    /// A registry of these types, each of another name.
+    pub fn of(definitions: Vec<Definition>) -> Self {
+        let places = definitions.iter().enumerate();
+        let places = places.map(|(place, definition)| (Arc::clone(&definition.event_type), place)).collect();
+        Self { definitions, places }
+    }
+
+    /// The same and one more type, which takes the place of one with its name.
+    #[must_use]
+    pub fn with(mut self, definition: Definition) -> Self {
+        self.definitions.retain(|one| one.event_type != definition.event_type);
+        self.definitions.push(definition);
+        Self::of(self.definitions)
     }
 
     /// Every type.
@@ -203,13 +275,13 @@ impl Registry {
 
     /// The definition of one type.
     pub fn get(&self, event_type: &str) -> Option<&Definition> {
-        self.definitions.iter().find(|definition| definition.event_type == event_type)
+        self.places.get(event_type).map(|place| &self.definitions[*place])
     }
 
     /// The types that any of the patterns matches.
-    pub fn matching(&self, patterns: &[Pattern]) -> Vec<&'static str> {
-        let types = self.definitions.iter().map(|definition| definition.event_type);
-        types.filter(|event_type| patterns.iter().any(|pattern| pattern.matches(event_type))).collect()
+    pub fn matching(&self, patterns: &[Pattern]) -> Vec<Arc<str>> {
+        let types = self.definitions.iter().map(|definition| &definition.event_type);
+        types.filter(|event_type| patterns.iter().any(|pattern| pattern.matches(event_type))).cloned().collect()
     }
 
     /// Checks type, subject and data; lists everything that is wrong.
@@ -217,7 +289,7 @@ impl Registry {
         let Some(definition) = self.get(&event.event_type) else {
             return Err(vec![Violation::new("/type", "is not a registered event type; see /v1/event-types")]);
         };
-        let mut violations = definition.data_violations(&event.data);
+        let mut violations = definition.data_violations(event);
         if !definition.accepts_subject(&event.subject) {
             violations.insert(0, Violation::new("/subject", format!("must have the form {}", definition.subject)));
         }
@@ -246,6 +318,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::events::parcel::{self, text};
 
     fn reward(subject: &str, data: &Value) -> CloudEvent {
         let document = json!({
@@ -255,13 +328,14 @@ mod tests {
     }
 
     fn paths(subject: &str, data: &Value) -> Vec<String> {
-        let refused = Registry::global().validate(&reward(subject, data)).err().unwrap_or_default();
+        let refused = Registry::built_in().validate(&reward(subject, data)).err().unwrap_or_default();
         refused.into_iter().map(|violation| violation.path).collect()
     }
 
     #[test]
     fn there_are_sixteen_types_of_four_domains() {
-        let types: Vec<_> = Registry::global().definitions().iter().map(|definition| definition.event_type).collect();
+        let registry = Registry::built_in();
+        let types: Vec<_> = registry.definitions().iter().map(|definition| &*definition.event_type).collect();
         assert_eq!(
             types,
             [
@@ -287,7 +361,7 @@ mod tests {
 
     #[test]
     fn every_audience_is_named_by_fields_that_the_data_must_have() {
-        for definition in Registry::global().definitions() {
+        for definition in Registry::built_in().definitions() {
             let required = definition.schema["required"].as_array().expect("every type has required fields");
             for field in definition.audience.iter().filter_map(|template| audience::field(template)) {
                 assert!(required.contains(&json!(field)), "{} without {field}", definition.event_type);
@@ -308,12 +382,14 @@ mod tests {
     #[test]
     fn a_pattern_selects_types() {
         let pattern = |text: &str| text.parse::<Pattern>().expect("a pattern");
-        assert_eq!(
-            Registry::global().matching(&[pattern("user.*"), pattern("ubi.**")]),
-            ["ubi.distributed", "user.registered", "user.login"]
-        );
-        assert_eq!(Registry::global().matching(&[pattern("**")]).len(), 16);
-        assert_eq!(Registry::global().matching(&[pattern("nothing.*")]), Vec::<&str>::new());
+        let registry = Registry::built_in();
+        let matching = |patterns: &[&str]| {
+            let patterns: Vec<Pattern> = patterns.iter().map(|text| pattern(text)).collect();
+            registry.matching(&patterns).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(matching(&["user.*", "ubi.**"]), ["ubi.distributed", "user.registered", "user.login"]);
+        assert_eq!(matching(&["**"]).len(), 16);
+        assert_eq!(matching(&["nothing.*"]), Vec::<String>::new());
     }
 
     #[test]
@@ -347,5 +423,60 @@ mod tests {
         ] {
             assert_eq!(paths(subject, &data).is_empty(), accepted, "{subject}");
         }
+    }
+
+    #[test]
+    fn an_event_of_an_earlier_version_is_brought_up_to_any_later_one() {
+        let registry = parcel::registry();
+        let parcel = registry.get("parcel.sent").expect("it is registered");
+        let first = text(None, &json!({"parcel_id": "p", "to": "u"}));
+        let second = text(Some(2), &json!({"parcel_id": "p", "recipient_id": "u"}));
+        let third = text(Some(3), &json!({"parcel_id": "p", "recipient_id": "u", "grams": 0}));
+        for (from, to, want) in [
+            (&first, 3, Some(&third)),
+            (&first, 2, Some(&second)),
+            (&second, 3, Some(&third)),
+            (&first, 1, None),
+            (&third, 3, None),
+            (&third, 1, None),
+            (&text(Some(9), &json!({})), 3, None),
+            (&text(None, &json!([])), 3, None),
+        ] {
+            assert_eq!(parcel.upcast(from.as_bytes(), to).as_ref(), want, "{from} to {to}");
+        }
+        // An SQL writer's data may lack what an upcast looks for.
+        assert_eq!(parcel.upcast(text(None, &json!({})).as_bytes(), 3), Some(text(Some(3), &json!({"grams": 0}))));
+        let built_in = Registry::built_in();
+        let wallet = built_in.get("wallet.created").expect("it is registered");
+        assert_eq!(wallet.upcast(br#"{"data":{}}"#, 1), None);
+    }
+
+    #[test]
+    fn every_version_is_taken_by_its_own_schema_for_the_audience_of_the_current_one() {
+        let sent = |version: u16, data: Value| {
+            let document = json!({
+                "specversion": "1.0", "id": "1", "source": "/post", "type": "parcel.sent", "subject": "parcel/p",
+                "dataschema": version::reference("parcel.sent", version), "data": data,
+            });
+            let event = CloudEvent::read(document, Timestamp::UNIX_EPOCH).expect("the envelope is valid");
+            let registry = parcel::registry();
+            registry
+                .validate(&event)
+                .map(|definition| definition.audience(&event).rooms().collect::<Vec<_>>().join(" "))
+        };
+        let paths = |refused: Result<String, Vec<Violation>>| {
+            refused.expect_err("it is refused").into_iter().map(|violation| violation.path).collect::<Vec<_>>()
+        };
+        assert_eq!(sent(1, json!({"parcel_id": "p", "to": "u"})), Ok("user/u parcel/p".to_owned()));
+        assert_eq!(
+            sent(3, json!({"parcel_id": "p", "recipient_id": "u", "grams": 7})),
+            Ok("user/u parcel/p".to_owned())
+        );
+        assert_eq!(
+            paths(sent(3, json!({"parcel_id": "p", "to": "u"}))),
+            ["/data/recipient_id", "/data/grams", "/data/to"]
+        );
+        assert_eq!(paths(sent(1, json!({"parcel_id": "p", "to": "u\u{7}"}))), ["/data/recipient_id"]);
+        assert_eq!(paths(sent(4, json!({}))), ["/dataschema"]);
     }
 }

@@ -13,6 +13,7 @@ use super::extract::QueryOf;
 use super::stream::{AllowedOrigin, MaybeCaller};
 use super::{Answer, AppState, Operation, Parameter, Routes, events};
 use crate::auth::{EventsReadOwn, Scope};
+use crate::position::Position;
 use crate::problem::ApiError;
 use crate::realtime::encode::Encoding;
 use crate::realtime::event_stream;
@@ -36,6 +37,7 @@ pub(super) fn routes() -> Routes {
             parameter("query", "attributes", "Only events with these attributes: `source=/mint,tenant=7`."),
             parameter("query", "room", "Only what is told in this room, in which the client then is."),
             parameter("query", "after", "Only events after this position; those from now on by default."),
+            events::VERSIONS,
             parameter("query", "access_token", "The token, for a browser's EventSource, which cannot send a header."),
             parameter("header", "Last-Event-ID", "The position of the last event; it counts before `after`."),
         ],
@@ -53,6 +55,7 @@ struct StreamQuery {
     attributes: Option<String>,
     room: Option<String>,
     after: Option<String>,
+    versions: Option<String>,
     access_token: Option<String>,
 }
 
@@ -79,9 +82,12 @@ async fn open(
     let place = place(&state, address).await?;
     let attributes = query.attributes.as_deref().map(attributes).transpose()?.unwrap_or_default();
     let others = Asked { attributes, room: query.room, ..Asked::default() };
-    let filter = events::filter(query.r#type.as_deref(), query.subject, others)?;
-    let after = match headers.get(LAST_EVENT_ID) {
-        Some(id) => Some(events::position("Last-Event-ID", &String::from_utf8_lossy(id.as_bytes()))?),
+    let filter = events::filter(&state.registry, query.r#type.as_deref(), query.subject, others)?;
+    let filter = filter.in_versions(&events::by_type(query.versions.as_deref())?);
+    let filter =
+        filter.map_err(|refused| ApiError::InvalidParameter { name: "versions", message: refused.to_string() })?;
+    let after = match last_event(&headers)? {
+        Some(last) => Some(last),
         None => query.after.map(|after| events::position("after", &after)).transpose()?,
     };
     let mut session = Session::new(state, Encoding::EventStream, Some(claims));
@@ -98,4 +104,38 @@ fn attributes(text: &str) -> Result<BTreeMap<String, String>, ApiError> {
     let message = "has the form `name=value`, more separated by commas".to_owned();
     let pairs: Option<_> = text.split(',').map(pair).collect();
     pairs.ok_or(ApiError::InvalidParameter { name: "attributes", message })
+}
+
+/// The position of the last event that the client has, if it says so.
+fn last_event(headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
+    let id = headers.get(LAST_EVENT_ID).map(|id| String::from_utf8_lossy(id.as_bytes()));
+    id.map(|id| events::position("Last-Event-ID", &id)).transpose()
+}
+
+#[cfg(test)]
+mod laws {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::damage::{damaged, damages};
+
+    proptest! {
+        #[test]
+        fn the_last_event_is_a_position_or_is_refused(
+            epoch in 0..i32::MAX, seq in 0..i64::MAX, damages in damages(), noise in any::<Option<Vec<u8>>>(),
+        ) {
+            let position = Position { epoch, seq };
+            let id = noise.unwrap_or_else(|| damaged(position.to_string().as_bytes(), &damages));
+            let Ok(value) = HeaderValue::from_bytes(&id) else { return Ok(()) };
+            let headers = HeaderMap::from_iter([(LAST_EVENT_ID, value)]);
+            if let Ok(read) = last_event(&headers) {
+                prop_assert_eq!(read.map(|position| position.to_string().into_bytes()), Some(id));
+            }
+        }
+    }
+
+    #[test]
+    fn who_says_nothing_has_no_last_event() {
+        assert!(last_event(&HeaderMap::new()).is_ok_and(|last| last.is_none()));
+    }
 }

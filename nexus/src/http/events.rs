@@ -1,5 +1,7 @@
 //! `/v1/events`: publishing, and reading history.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -20,10 +22,11 @@ use super::{Answer, AppState, Operation, Parameter, Routes};
 use crate::auth::{Access, Caller, EventsRead, EventsReadOwn, EventsWriteOwn, Scope};
 use crate::events::{CloudEvent, Pattern, Registry, Violation};
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
-use crate::log::{NewEvent, Published};
+use crate::log::{Entry, NewEvent, Published, Versions};
 use crate::position::{ParsePosition, Position};
 use crate::problem::{ApiError, Problem};
 use crate::realtime::subscription::{Asked, Filter};
+use crate::traces;
 
 pub(crate) use author::Author;
 
@@ -68,6 +71,15 @@ fn publish_operation() -> Operation {
     }
 }
 
+/// In which versions events are to come.
+pub(super) const VERSIONS: Parameter = Parameter {
+    place: "query",
+    name: "versions",
+    description: "Versions of types in which events are to come, as wallet.created:1, separated by commas; the current \
+        ones by default. An event that was published in a later version comes in that.",
+    required: false,
+};
+
 fn list_operation() -> Operation {
     let query = |name, description| Parameter { place: "query", name, description, required: false };
     Operation {
@@ -81,6 +93,7 @@ fn list_operation() -> Operation {
             query("until", "Only events that were logged before this time, RFC 3339."),
             query("limit", "Most events to return, 1 to 500; 100 by default."),
             query("wait", "Seconds to wait when there is no event yet, 0 to 12; 0 by default."),
+            VERSIONS,
         ],
         answers: vec![Answer::json::<Page>(200, "Events, oldest first")],
         ..Operation::new(Method::GET, "/v1/events", "listEvents", "Reads history")
@@ -89,7 +102,7 @@ fn list_operation() -> Operation {
 
 /// An event in the structured JSON form of `CloudEvents` 1.0; the type's own schema is at `/v1/event-types`.
 #[derive(Serialize, JsonSchema)]
-struct Event {
+pub(super) struct Event {
     /// Always `1.0`.
     specversion: String,
     /// Unique per source.
@@ -102,6 +115,9 @@ struct Event {
     subject: String,
     /// When it happened; now by default.
     time: Option<Timestamp>,
+    /// Names the version of the type that the payload is in, as /v1/event-types/wallet.created/versions/2; the first
+    /// one by default.
+    dataschema: Option<String>,
     /// The payload.
     data: Value,
 }
@@ -159,9 +175,9 @@ async fn publish(
     let (documents, single) = documents(&body)?;
     let author = Author::of(&state, &caller.claims).await?;
     let (events, refused) = if atomic || single {
-        (accept(state.registry, &author, documents, single)?, Vec::new())
+        (accept(&state.registry, &author, documents, single)?, Vec::new())
     } else {
-        accept_each(state.registry, &author, documents)?
+        accept_each(&state.registry, &author, documents)?
     };
     let mut receipts = publish_all(&state, events).await?;
     let status = match (receipts.iter().any(|receipt| !receipt.duplicate), refused.is_empty()) {
@@ -260,7 +276,8 @@ fn validate(registry: &Registry, author: &Author<'_>, document: Value, now: Time
     let event = CloudEvent::read(document, now).map_err(ApiError::InvalidDocument)?;
     let definition = registry.validate(&event).map_err(ApiError::InvalidDocument)?;
     author.check(&event, definition)?;
-    let event = NewEvent::accepted(event);
+    let audience = definition.audience(&event);
+    let event = NewEvent::accepted(event, audience);
     if event.encoded_bytes() > EVENT_BYTES_MAX {
         let message = format!("has more than {EVENT_BYTES_MAX} bytes");
         return Err(ApiError::InvalidDocument(vec![Violation::new("", message)]));
@@ -274,6 +291,7 @@ pub(crate) async fn publish_all(state: &AppState, events: Vec<NewEvent>) -> Resu
         return Ok(Vec::new());
     }
     let names: Vec<(String, String)> = events.iter().map(|event| (event.id.clone(), event.source.clone())).collect();
+    let _append = traces::step("append");
     let published = state.publisher.publish(events).await?;
     let receipt = |((id, source), Published { position, duplicate }): ((String, String), Published)| Receipt {
         id,
@@ -295,6 +313,7 @@ struct ListQuery {
     until: Option<String>,
     limit: Option<String>,
     wait: Option<String>,
+    versions: Option<String>,
 }
 
 /// A page of history.
@@ -325,15 +344,20 @@ async fn list(
     address: ClientAddress,
     QueryOf(query): QueryOf<ListQuery>,
 ) -> Result<Json<Page>, ApiError> {
-    let types = query.r#type.as_deref().map(|patterns| types(state.registry, patterns)).transpose()?;
+    let types = query.r#type.as_deref().map(|patterns| types(&state.registry, patterns)).transpose()?.flatten();
     let limit = query.limit.as_deref().map_or(Ok(PAGE_EVENTS), limit)?;
     let after = query.after.as_deref().map(|after| position("after", after)).transpose()?;
     let since = query.since.as_deref().map(|since| time("since", since)).transpose()?;
     let until = query.until.as_deref().map(|until| time("until", until)).transpose()?;
+    let versions = versions(&state.registry, query.versions.as_deref())?;
     let subjects = query.subject.as_ref().map(std::slice::from_ref);
     let access = match &query.user {
         Some(user) if *user != caller.claims.sub && !caller.claims.allows(EventsRead::NAME) => {
             return Err(ApiError::LackScope { scope: EventsRead::NAME });
+        }
+        Some(user) if user.contains(char::is_control) => {
+            let message = "must not contain control characters".to_owned();
+            return Err(ApiError::InvalidParameter { name: "user", message });
         }
         Some(user) => Access::of_person(user),
         None => Access::of(&caller.claims),
@@ -344,7 +368,7 @@ async fn list(
     let mut waiting = if wait.is_zero() {
         None
     } else {
-        let filter = filter(query.r#type.as_deref(), query.subject.clone(), Asked::default())?;
+        let filter = filter(&state.registry, query.r#type.as_deref(), query.subject.clone(), Asked::default())?;
         let places = (place(&state, address).await?, own_place(&state, &caller.claims).await?);
         Some((places, state.hub.wait_for(filter, access.clone())))
     };
@@ -353,9 +377,10 @@ async fn list(
         if let Some((_, waiter)) = &mut waiting {
             waiter.set_access(access.clone());
         }
+        let types: Option<Vec<&str>> = types.as_ref().map(|types| types.iter().map(|one| &**one).collect());
         let (types, rooms) = (types.as_deref(), access.rooms());
         let selection = Selection { types, subjects, rooms, after, since, until, limit };
-        let read = read::history(&state.postgres, &selection).await?;
+        let read = read::history(&state.postgres, &state.registry, &selection).await?;
         match &mut waiting {
             Some((_, waiter)) if read.entries.is_empty() && read.gap.is_none() => {
                 let came = timeout_at(deadline, waiter.entry_after(read.head)).await.is_ok();
@@ -372,25 +397,55 @@ async fn list(
     let gap = read.gap.map(|(from, to)| Gap { from, to });
     let full = read.entries.len() == limit;
     let next = read.entries.last().filter(|_| full).map(|entry| Position { seq: entry.seq, ..head });
-    let events = read.entries.iter().map(|entry| serde_json::from_slice(&entry.encoded)).collect::<Result<_, _>>();
+    let text = |entry: &Arc<Entry>| serde_json::from_slice(&versions.text(&state.registry, entry));
+    let events = read.entries.iter().map(text).collect::<Result<_, _>>();
     Ok(Json(Page { events: events.map_err(ApiError::internal)?, next, head, gap }))
 }
 
 /// What the parameters `type` and `subject` ask for, and others that some operations have.
-pub(super) fn filter(types: Option<&str>, subject: Option<String>, others: Asked) -> Result<Filter, ApiError> {
+pub(super) fn filter(
+    registry: &Arc<Registry>,
+    types: Option<&str>,
+    subject: Option<String>,
+    others: Asked,
+) -> Result<Filter, ApiError> {
     let types = types.unwrap_or("**").split(',').map(str::to_owned).collect();
-    let filter = Filter::read(Asked { types, subjects: subject.map(|subject| vec![subject]), ..others });
+    let filter = Filter::read(registry, Asked { types, subjects: subject.map(|subject| vec![subject]), ..others });
     // The message names what is wrong by the name that it has in commands, which is the parameter's or its plural.
     filter.map_err(|refused| ApiError::InvalidParameter { name: "query", message: refused.to_string() })
 }
 
-fn types(registry: &Registry, patterns: &str) -> Result<Vec<&'static str>, ApiError> {
+/// The types that the parameter `type` asks for; nothing when it asks for every type, also those of newer pods.
+fn types(registry: &Registry, patterns: &str) -> Result<Option<Vec<Arc<str>>>, ApiError> {
     let invalid = |error: crate::events::pattern::ParsePattern| ApiError::InvalidParameter {
         name: "type",
         message: error.to_string(),
     };
     let patterns: Vec<Pattern> = patterns.split(',').map(str::parse).collect::<Result<_, _>>().map_err(invalid)?;
-    Ok(registry.matching(&patterns))
+    Ok((!patterns.iter().any(Pattern::is_any)).then(|| registry.matching(&patterns)))
+}
+
+/// What the parameter `versions` asks for.
+fn versions(registry: &Registry, asked: Option<&str>) -> Result<Versions, ApiError> {
+    let invalid = |message: String| ApiError::InvalidParameter { name: "versions", message };
+    Versions::read(registry, &by_type(asked)?).map_err(|refused| invalid(refused.to_string()))
+}
+
+/// Versions by type, as the parameter `versions` lists them.
+pub(super) fn by_type(asked: Option<&str>) -> Result<BTreeMap<String, u16>, ApiError> {
+    let invalid = || ApiError::InvalidParameter {
+        name: "versions",
+        message: "must list each type once with its version, as wallet.created:1,job.posted:2".to_owned(),
+    };
+    let mut versions = BTreeMap::new();
+    for one in asked.into_iter().flat_map(|asked| asked.split(',')) {
+        let (event_type, version) = one.split_once(':').ok_or_else(invalid)?;
+        let version = version.parse().map_err(|_| invalid())?;
+        if versions.insert(event_type.to_owned(), version).is_some() {
+            return Err(invalid());
+        }
+    }
+    Ok(versions)
 }
 
 fn time(name: &'static str, text: &str) -> Result<Timestamp, ApiError> {

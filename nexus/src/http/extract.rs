@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
@@ -61,6 +61,14 @@ impl FromRequest<AppState> for Body {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let media_type = media_type(request.headers());
         let bytes_max = state.config.limits.body_bytes_max;
+        // Nothing is unpacked here: a small body must not become a large one.
+        if request.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            return Err(ApiError::RefuseMediaType);
+        }
+        // By its announced length, before it takes any time or memory.
+        if request.body().size_hint().lower() > bytes_max as u64 {
+            return Err(ApiError::LimitBody { bytes_max });
+        }
         let content = tokio::time::timeout(BODY_DEADLINE, Bytes::from_request(request, state))
             .await
             .map_err(|_| ApiError::MalformedBody("the body did not arrive in time".to_owned()))?

@@ -115,17 +115,7 @@ pub(super) async fn upgrade(
 async fn open(holder: &str, parts: &Parts) -> std::io::Result<Option<(TcpStream, Vec<u8>)>> {
     let mut stream = TcpStream::connect(holder).await?;
     stream.set_nodelay(true)?;
-    let target = target(parts);
-    let mut head = format!("GET {target} HTTP/1.1\r\nhost: {holder}\r\nconnection: upgrade\r\nupgrade: websocket\r\n")
-        .into_bytes();
-    for (name, value) in &passed_on(parts) {
-        // A header's value has no line break, or it would not have been read.
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            head.extend_from_slice(part);
-        }
-    }
-    head.extend_from_slice(b"\r\n");
-    stream.write_all(&head).await?;
+    stream.write_all(&upgrade_head(holder, target(parts), &passed_on(parts))).await?;
     let mut answer = Vec::new();
     loop {
         if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -138,6 +128,20 @@ async fn open(holder: &str, parts: &Parts) -> std::io::Result<Option<(TcpStream,
     }
 }
 
+/// The head of a request for a WebSocket.
+fn upgrade_head(holder: &str, target: &str, headers: &HeaderMap) -> Vec<u8> {
+    let mut head = format!("GET {target} HTTP/1.1\r\nhost: {holder}\r\nconnection: upgrade\r\nupgrade: websocket\r\n")
+        .into_bytes();
+    for (name, value) in headers {
+        // A header's value has no line break, or it would not have been read.
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
 fn target(parts: &Parts) -> &str {
     parts.uri.path_and_query().map_or("/", |target| target.as_str())
 }
@@ -145,4 +149,44 @@ fn target(parts: &Parts) -> &str {
 fn passed_on(parts: &Parts) -> HeaderMap {
     let named = PASSED_ON.into_iter().filter_map(|name| Some((name.clone(), parts.headers.get(&name)?.clone())));
     named.chain([(FORWARDED, HeaderValue::from_static("1"))]).collect()
+}
+
+#[cfg(test)]
+mod laws {
+    use axum::http::{Request, Uri};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::damage::{damaged, damages};
+
+    const TARGETS: [&str; 3] =
+        ["/socket.io/?EIO=4&transport=websocket&sid=0123456789abcdef", "http://127.0.0.1:9/socket.io/?EIO=4", "*"];
+
+    proptest! {
+        #[test]
+        fn no_request_adds_a_line_to_the_one_that_is_handed_on(
+            target in prop::sample::select(&TARGETS[..]),
+            values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), PASSED_ON.len()),
+            damages in damages(),
+        ) {
+            let Ok(uri) = Uri::try_from(damaged(target.as_bytes(), &damages)) else { return Ok(()) };
+            let mut request = Request::builder().uri(uri).header("x-other", "not handed on");
+            let mut handed_on = 0;
+            for (name, value) in PASSED_ON.iter().zip(&values) {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    request = request.header(name, value);
+                    handed_on += 1;
+                }
+            }
+            let (parts, ()) = request.body(()).expect("each part of it is valid").into_parts();
+            let head = upgrade_head("10.0.0.7:4001", super::target(&parts), &passed_on(&parts));
+            let head = String::from_utf8_lossy(&head).into_owned();
+            let lines: Vec<&str> = head.split("\r\n").collect();
+            // The request, who is asked, two that ask for a WebSocket, the mark, and two empty ones at the end.
+            prop_assert_eq!(lines.len(), 4 + handed_on + 1 + 2, "{}", head);
+            prop_assert!(lines.iter().all(|line| !line.contains(['\r', '\n', '\0'])), "{}", head);
+            prop_assert!(lines[0].starts_with("GET ") && lines[0].ends_with(" HTTP/1.1"), "{}", head);
+            prop_assert_eq!(lines[0].split(' ').count(), 3, "{}", head);
+        }
+    }
 }

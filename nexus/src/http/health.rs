@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Answer, AppState, Operation, Routes};
-use crate::log::read;
+use crate::log::{read, standing};
 use crate::problem::ApiError;
 
 /// Longest a check may take: shorter than a probe's own timeout.
@@ -71,6 +71,8 @@ pub struct Health {
     mongo: Dependency,
     log: LogHealth,
     sequencer: SequencerHealth,
+    /// Name of the pod that tells this.
+    pod: String,
 }
 
 /// How a database answers.
@@ -92,6 +94,8 @@ struct LogHealth {
     lag: Option<i64>,
     /// Events that wait for their place.
     waiting: Option<i64>,
+    /// For how long the oldest of them waits, in milliseconds; 0 when none does.
+    waiting_milliseconds: Option<i64>,
 }
 
 /// Who stamps.
@@ -99,20 +103,19 @@ struct LogHealth {
 struct SequencerHealth {
     /// Whether this pod leads.
     leading: bool,
+    /// Name of the pod that leads; absent while none does, and when Postgres is away.
+    leader: Option<String>,
 }
 
 async fn health(State(state): State<AppState>) -> Response {
     let postgres = measure(async { read::head(&state.postgres).await.ok().map(|head| head.seq) });
-    let waiting = async {
-        let count = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&state.postgres);
-        tokio::time::timeout(CHECK_DEADLINE, count).await.ok()?.ok()
-    };
+    let standing = async { tokio::time::timeout(CHECK_DEADLINE, standing::look(&state.postgres)).await.ok()?.ok() };
     let redis = measure(async {
         let mut connection = state.redis.clone();
         redis::cmd("PING").query_async::<String>(&mut connection).await.ok()
     });
     let mongo = measure(async { state.mongo.run_command(doc! { "ping": 1 }).await.ok() });
-    let ((postgres, head), waiting, (redis, _), (mongo, _)) = tokio::join!(postgres, waiting, redis, mongo);
+    let ((postgres, head), standing, (redis, _), (mongo, _)) = tokio::join!(postgres, standing, redis, mongo);
     let status = match (postgres.reachable, redis.reachable && mongo.reachable) {
         (false, _) => "unavailable",
         (true, false) => "degraded",
@@ -120,10 +123,14 @@ async fn health(State(state): State<AppState>) -> Response {
     };
     let applied = state.tail.head();
     let lag = head.map(|head| (head - applied).max(0));
-    let log = LogHealth { head, applied, lag, waiting };
-    let sequencer = SequencerHealth { leading: state.wake.is_leading() };
+    let waiting = standing.as_ref().map(|standing| standing.waiting);
+    let waiting_milliseconds = standing.as_ref().map(|standing| standing.waiting_milliseconds);
+    let log = LogHealth { head, applied, lag, waiting, waiting_milliseconds };
+    let leader = standing.and_then(|standing| standing.leader);
+    let sequencer = SequencerHealth { leading: state.wake.is_leading(), leader };
+    let pod = state.pod.to_string();
     let code = if postgres.reachable { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(Health { status, postgres, redis, mongo, log, sequencer })).into_response()
+    (code, Json(Health { status, postgres, redis, mongo, log, sequencer, pod })).into_response()
 }
 
 async fn measure<T>(check: impl Future<Output = Option<T>>) -> (Dependency, Option<T>) {

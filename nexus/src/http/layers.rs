@@ -21,6 +21,9 @@ const PREFLIGHT_AGE_MAX: Duration = Duration::from_mins(10);
 /// Longest that a request may take, whatever it waits for: longer than every deadline within.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Says of which trace a request is (W3C Trace Context).
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// The router with everything that is the same for all routes. The last layer named is the outermost.
 pub(super) fn surround(router: Router<AppState>, state: AppState) -> Router {
     router
@@ -30,6 +33,7 @@ pub(super) fn surround(router: Router<AppState>, state: AppState) -> Router {
         .layer(from_fn(bound))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(from_fn_with_state(state.clone(), admission::throttle))
+        .layer(from_fn_with_state(state.clone(), trace))
         .layer(cors(&state.config.allowed_origins))
         .layer(from_fn_with_state(state.clone(), count))
         .with_state(state)
@@ -55,6 +59,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             name("idempotency-key"),
             name("last-event-id"),
             name("nexus-min-position"),
+            TRACE_PARENT,
         ])
         .expose_headers([
             header::AGE,
@@ -85,6 +90,23 @@ async fn count(State(state): State<AppState>, request: Request, next: Next) -> R
     let labels = metrics::Request { method, route, status: response.status().as_u16() };
     state.metrics.requests.get_or_create(&labels).inc();
     state.metrics.request_seconds.observe(begun.elapsed().as_secs_f64());
+    response
+}
+
+/// Traces what may publish. Probes and polls would only be noise.
+async fn trace(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let route = route.filter(|route| state.traces.is_on() && route.starts_with("/v1/"));
+    let Some(route) = route.map(str::to_owned) else { return next.run(request).await };
+    let method = known(request.method());
+    let parent = request.headers().get(TRACE_PARENT).and_then(|parent| parent.to_str().ok()?.parse().ok());
+    let Some(mut work) = state.traces.begin(format!("{method} {route}"), parent) else {
+        return next.run(request).await;
+    };
+    work.note("http.request.method", method);
+    work.note("http.route", route);
+    let response = work.run(next.run(request)).await;
+    work.note("http.response.status_code", i64::from(response.status().as_u16()));
     response
 }
 

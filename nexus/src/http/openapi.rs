@@ -1,6 +1,7 @@
 //! `/openapi.json`: OpenAPI 3.1, made from the same values that the router is made from.
 
 use axum::Json;
+use axum::extract::State;
 use axum::http::Method;
 use axum::routing::get;
 use schemars::SchemaGenerator;
@@ -8,7 +9,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::operation::SchemaOf;
-use super::{Answer, Operation, Parameter, Routes};
+use super::{Answer, AppState, Operation, Parameter, Routes};
+use crate::events::Registry;
 use crate::problem::Problem;
 
 pub(super) fn routes() -> Routes {
@@ -17,11 +19,15 @@ pub(super) fn routes() -> Routes {
         answers: vec![answer],
         ..Operation::new(Method::GET, "/openapi.json", "getOpenApi", "This document")
     };
-    Routes::new().with(operation, get(|| async { Json(document(super::routes().operations())) }))
+    Routes::new().with(operation, get(serve))
 }
 
-/// The document of these operations.
-pub fn document(operations: &[Operation]) -> Value {
+async fn serve(State(state): State<AppState>) -> Json<Value> {
+    Json(document(super::routes().operations(), &state.registry))
+}
+
+/// The document of these operations and event types.
+pub fn document(operations: &[Operation], registry: &Registry) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
@@ -32,7 +38,8 @@ pub fn document(operations: &[Operation]) -> Value {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         path[operation.method.as_str().to_ascii_lowercase()] = describe(operation, &mut generator);
     }
-    let schemas: Map<String, Value> = generator.take_definitions(true);
+    let mut schemas: Map<String, Value> = generator.take_definitions(true);
+    add_types(&mut schemas, registry);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -46,6 +53,19 @@ pub fn document(operations: &[Operation]) -> Value {
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
         },
     })
+}
+
+/// Tells in the schema of an event which types there are, and adds the schema of each one's data.
+fn add_types(schemas: &mut Map<String, Value>, registry: &Registry) {
+    let types = registry.definitions().iter().map(|definition| &*definition.event_type);
+    let data = types.clone().map(|name| json!({ "$ref": format!("#/components/schemas/{name}") }));
+    if let Some(event) = schemas.get_mut("Event") {
+        event["properties"]["type"]["enum"] = types.collect();
+        event["properties"]["data"]["anyOf"] = data.collect();
+    }
+    for definition in registry.definitions() {
+        schemas.insert(definition.event_type.to_string(), definition.schema_in_document());
+    }
 }
 
 fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
@@ -101,36 +121,40 @@ fn content(bodies: &[(&'static str, SchemaOf)], generator: &mut SchemaGenerator)
     Value::Object(bodies.iter().map(body).collect())
 }
 
+/// The references of a document that lead nowhere.
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    /// Every `$ref` in the document.
-    fn references(value: &Value, found: &mut BTreeSet<String>) {
+pub(super) fn dangling(document: &Value) -> Vec<String> {
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {
             Value::Object(fields) => {
-                if let Some(Value::String(target)) = fields.get("$ref") {
-                    found.insert(target.clone());
-                }
+                found.extend(fields.get("$ref").and_then(Value::as_str));
                 fields.values().for_each(|field| references(field, found));
             }
             Value::Array(items) => items.iter().for_each(|item| references(item, found)),
             _ => {}
         }
     }
+    let mut targets = Vec::new();
+    references(document, &mut targets);
+    assert!(!targets.is_empty(), "the document refers to nothing");
+    targets.retain(|target| document.pointer(target.trim_start_matches('#')).is_none());
+    targets.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
 
     #[test]
     fn every_reference_leads_to_a_schema() {
-        let document = document(super::super::routes().operations());
-        let mut targets = BTreeSet::new();
-        references(&document, &mut targets);
-        assert!(targets.contains("#/components/schemas/Problem"), "{targets:?}");
-        for target in targets {
-            let pointer = target.trim_start_matches('#');
-            assert!(document.pointer(pointer).is_some(), "{target} leads nowhere");
-        }
+        let registry = Registry::built_in();
+        let document = document(super::super::routes().operations(), &registry);
+        assert_eq!(dangling(&document), Vec::<String>::new());
+        let event = &document["components"]["schemas"]["Event"]["properties"];
+        assert_eq!(event["type"]["enum"].as_array().map(Vec::len), Some(16));
+        assert_eq!(event["data"]["anyOf"].as_array().map(Vec::len), Some(16));
     }
 
     #[test]

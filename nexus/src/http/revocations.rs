@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::routing::post;
 use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,9 @@ struct NewRevocation {
     /// The token with this id (`jti`).
     #[schemars(length(min = 1, max = 256))]
     token_id: Option<String>,
+    /// When the last of these tokens ends (`exp`), RFC 3339. A minute later the revocation is forgotten. Without it that
+    /// follows from the longest life of a token, if the deployment has set one; else it is kept for ever.
+    expires: Option<Timestamp>,
 }
 
 /// What was revoked.
@@ -50,29 +54,35 @@ struct Revocation {
     token_id: Option<String>,
     /// Up to when they were issued.
     revoked_at: Timestamp,
+    /// When the last of them ends, if that was said.
+    expires: Option<Timestamp>,
 }
 
 async fn revoke(
     State(state): State<AppState>,
     _: Caller<Admin>,
-    JsonOf(NewRevocation { subject, token_id }): JsonOf<NewRevocation>,
+    JsonOf(NewRevocation { subject, token_id, expires }): JsonOf<NewRevocation>,
 ) -> Result<(StatusCode, Json<Revocation>), ApiError> {
     let violation = match (&subject, &token_id) {
         (Some(_), Some(_)) | (None, None) => Some(Violation::new("", "has either `subject` or `token_id`")),
         (Some(name), None) => refused("/subject", name),
         (None, Some(name)) => refused("/token_id", name),
     };
+    // Who has mixed up two times would else revoke nothing.
+    let over = expires.is_some_and(|expires| expires < Timestamp::now());
+    let violation = violation.or_else(|| over.then(|| Violation::new("/expires", "must lie in the future")));
     if let Some(violation) = violation {
         return Err(ApiError::InvalidDocument(vec![violation]));
     }
-    let insert = "INSERT INTO revocation (subject, token_id) VALUES ($1, $2) RETURNING revoked_at";
-    let insert = sqlx::query_scalar(insert).bind(&subject).bind(&token_id).fetch_one(&state.postgres);
-    let revoked_at: jiff_sqlx::Timestamp = in_time(insert).await.map_err(ApiError::unavailable)?;
+    let insert = "INSERT INTO revocation (subject, token_id, ends_at) VALUES ($1, $2, $3) RETURNING revoked_at";
+    let insert = sqlx::query_scalar(insert).bind(&subject).bind(&token_id).bind(expires.map(ToSqlx::to_sqlx));
+    let revoked_at: jiff_sqlx::Timestamp =
+        in_time(insert.fetch_one(&state.postgres)).await.map_err(ApiError::unavailable)?;
     tracing::info!(subject, token_id, "tokens were revoked");
     // The other pods look by themselves; whoever asks this one is refused from now on.
     let revocations = state.verifier.revocations();
     revocations.look(&state.postgres, &state.hub).await.map_err(ApiError::unavailable)?;
-    Ok((StatusCode::CREATED, Json(Revocation { subject, token_id, revoked_at: revoked_at.to_jiff() })))
+    Ok((StatusCode::CREATED, Json(Revocation { subject, token_id, revoked_at: revoked_at.to_jiff(), expires })))
 }
 
 fn refused(path: &str, name: &str) -> Option<Violation> {

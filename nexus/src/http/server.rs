@@ -19,17 +19,26 @@ use tower::util::MapRequest;
 use super::admission::Peer;
 use crate::chain::Chain;
 
-/// How long the head of a request may take, and how long a connection may be idle before the next one.
-const HEAD_DEADLINE: Duration = Duration::from_mins(1);
+/// A head that is not whole after so many bytes is refused: room for the longest tokens. Every connection may hold as
+/// much, and what comes with one more read.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Pause after the machine had no room for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 
-/// Serves until `closing`, and then what is under way to its end. A client that takes nothing for as long as `send` is
-/// given up by the kernel, whatever it was sent.
-pub async fn serve(listener: TcpListener, router: Router, send: Duration, closing: CancellationToken) {
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// For the head of a request, and before it.
+    pub head: Duration,
+    /// While it takes nothing of what it is sent: the kernel then gives it up, whatever that was.
+    pub send: Duration,
+}
+
+/// Serves until `closing`, and then what is under way to its end.
+pub async fn serve(listener: TcpListener, router: Router, deadlines: Deadlines, closing: CancellationToken) {
     let mut protocol = http1::Builder::new();
-    protocol.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    protocol.timer(TokioTimer::new()).header_read_timeout(deadlines.head).max_buf_size(HEAD_BYTES_MAX);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -45,7 +54,7 @@ pub async fn serve(listener: TcpListener, router: Router, send: Duration, closin
                 continue;
             }
         };
-        prepare(&stream, send);
+        prepare(&stream, deadlines.send);
         let with_peer = move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
             request

@@ -18,6 +18,8 @@ use crate::realtime::{Hub, Presence, Sessions};
 use crate::sync::Cache;
 use crate::sync::documents::Profiles;
 use crate::throttle::Throttle;
+use crate::traces::Traces;
+use crate::webhooks::Receivers;
 
 /// What handlers, connections and followers share; a pointer to it, for each connection holds one.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ impl Deref for AppState {
 pub struct Shared {
     /// The settings.
     pub config: Config,
+    /// The name of this pod.
+    pub pod: Box<str>,
     /// The records and the log.
     pub postgres: PgPool,
     /// The shared cache.
@@ -67,14 +71,18 @@ pub struct Shared {
     pub sessions: Sessions,
     /// Calls other pods.
     pub peers: reqwest::Client,
+    /// Calls webhooks.
+    pub receivers: Receivers,
     /// The way into the log for events that belong to no other write.
     pub publisher: Publisher,
     /// The event types.
-    pub registry: &'static Registry,
+    pub registry: Arc<Registry>,
     /// Verifies tokens.
     pub verifier: Verifier,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is traced.
+    pub traces: Traces,
     /// Cancelled when the pod is asked to leave: readiness is off, sockets tell their clients when to come back.
     /// Requests are still served.
     pub draining: CancellationToken,

@@ -1,6 +1,7 @@
 //! An event on its way into the log, and an entry that came out of it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::Vacant;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -10,11 +11,19 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::events::registry::current_version;
 use crate::events::{Audience, CloudEvent, Payload, Registry};
 use crate::position::Position;
+use crate::traces::{self, Delivery, Parent};
 
 /// The `source` of events that Nexus itself emits.
 const OWN_SOURCE: &str = "/nexus";
+
+/// The extension attribute that says of which trace an event is. Source: the extension "Distributed Tracing" of
+/// `CloudEvents`.
+const TRACE_PARENT: &str = "traceparent";
+/// Bytes of the attribute in an encoded event: its name and value, four quotes, a colon and a comma.
+const MARK_BYTES: usize = TRACE_PARENT.len() + Parent::BYTES + 6;
 
 /// A valid event that is to be appended. Made from what the registry has accepted, or from a typed payload.
 #[derive(Clone, Debug)]
@@ -28,32 +37,40 @@ pub struct NewEvent {
     pub(super) subject: String,
     pub(super) audience: Audience,
     pub(super) encoded: String,
+    mark_bytes: usize,
 }
 
 impl NewEvent {
-    /// The event as it will be stored. The caller has let the registry validate it.
-    pub fn accepted(event: CloudEvent) -> Self {
+    /// The event as it will be stored, for its audience: of the trace of this task, unless it brings its own. The caller
+    /// has let the registry validate it.
+    pub fn accepted(mut event: CloudEvent, audience: Audience) -> Self {
+        let mut mark_bytes = 0;
+        if let (Some(parent), Vacant(place)) = (traces::mark(), event.extensions.entry(TRACE_PARENT.to_owned())) {
+            mark_bytes = MARK_BYTES;
+            place.insert(Value::String(parent));
+        }
         let encoded = event.encode();
         let key = idempotency_key(&event.source, &event.id);
-        let definition = Registry::global().get(&event.event_type);
-        let audience = definition.map(|definition| definition.audience(&event.data)).unwrap_or_default();
         let CloudEvent { id, source, event_type, subject, .. } = event;
-        Self { id, source, key, event_type, subject, audience, encoded }
+        Self { id, source, key, event_type, subject, audience, encoded, mark_bytes }
     }
 
     /// An event that Nexus itself emits about the record `subject_id`; `id` makes it unique.
     pub fn emit<P: Payload>(id: Uuid, subject_id: &str, time: Timestamp, payload: &P) -> Self {
         let data: Value =
             serde_json::to_value(payload).expect("a payload has only string keys, so it always serialises");
-        Self::accepted(CloudEvent {
+        let audience = Audience::of(P::AUDIENCE, &data);
+        let event = CloudEvent {
             id: id.to_string(),
             source: OWN_SOURCE.to_owned(),
             event_type: P::TYPE.to_owned(),
             subject: format!("{}/{subject_id}", P::SUBJECT),
             time,
+            version: current_version::<P>(),
             data,
             extensions: BTreeMap::new(),
-        })
+        };
+        Self::accepted(event, audience)
     }
 
     /// By this the log knows the event again: a digest of its source and id.
@@ -61,9 +78,9 @@ impl NewEvent {
         self.key
     }
 
-    /// Size in the log, in bytes.
+    /// Size in the log, in bytes, without the mark of a trace that it did not bring: that is no reason to refuse it.
     pub fn encoded_bytes(&self) -> usize {
-        self.encoded.len()
+        self.encoded.len() - self.mark_bytes
     }
 }
 
@@ -91,10 +108,14 @@ pub struct Entry {
     pub audience: Audience,
     /// When it was stamped, by the clock of the database.
     pub recorded_at: Timestamp,
-    /// The `CloudEvent` as JSON, with the extension attribute `position`.
+    /// The `CloudEvent` as JSON, in the current version of its type, with the extension attribute `position`.
     pub encoded: Bytes,
+    /// The same as it was published, where that was in an earlier version.
+    pub published: Option<Bytes>,
     /// Its attributes, once somebody has asked for one.
     pub(crate) attributes: Attributes,
+    /// Its delivery, where that is traced.
+    pub delivery: Delivery,
 }
 
 /// Attributes of an event by name. Most events are never asked for any, so they are read when one first is.
@@ -107,6 +128,11 @@ impl Entry {
         let attributes = self.attributes.0.get_or_init(|| attributes(&self.encoded));
         attributes.get(name).map(|value| &**value)
     }
+
+    /// Size in memory, in bytes, of what it says.
+    pub(super) fn bytes(&self) -> usize {
+        self.encoded.len() + self.published.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// Every attribute of the event, numbers and truth values by their digits and words; `data` is none.
@@ -117,8 +143,19 @@ fn attributes(encoded: &[u8]) -> BTreeMap<Box<str>, Box<str>> {
     members.into_iter().filter(|(name, _)| &**name != "data").map(|(name, json)| (name, text(json))).collect()
 }
 
+/// The texts of an entry: in the current version of its type, and as it was published where that was in an earlier one.
+/// An event of a type or a version that this pod does not know is carried as it is.
+pub(super) fn texts(registry: &Registry, event_type: &str, event: &str, position: Position) -> (Bytes, Option<Bytes>) {
+    let published = with_position(event, position);
+    let definition = registry.get(event_type);
+    match definition.and_then(|definition| definition.upcast(event.as_bytes(), definition.version)) {
+        Some(current) => (with_position(&current, position), Some(published)),
+        None => (published, None),
+    }
+}
+
 /// Adds the position to a stored event. The text is an object that we encoded ourselves, never empty.
-pub(super) fn with_position(event: &str, position: Position) -> Bytes {
+pub(crate) fn with_position(event: &str, position: Position) -> Bytes {
     let open = event.trim_end().strip_suffix('}').unwrap_or(event);
     Bytes::from(format!(r#"{open},"position":"{position}"}}"#))
 }
@@ -145,6 +182,8 @@ mod tests {
             encoded: Bytes::from_static(
                 br#"{"id":"1","source":"/m\u00e9","attempt":3,"dry":true,"data":{"source":"no"}}"#,
             ),
+            published: None,
+            delivery: Delivery::default(),
             attributes: Attributes::default(),
         };
         let read = ["id", "source", "attempt", "dry", "data", "tenant"].map(|name| entry.attribute(name));

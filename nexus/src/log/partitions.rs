@@ -53,6 +53,19 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<Partition>, Manag
     Ok(partitions)
 }
 
+/// The newest entry that stands at the end of its partition and is older than this; 0 when there is none.
+pub(super) async fn outdated(
+    connection: &mut PgConnection,
+    partitions: &[Partition],
+    hours_max: u32,
+) -> Result<i64, ManagePartitions> {
+    const FIND: &str = "SELECT coalesce(max(seq), 0) FROM log
+        WHERE seq = ANY($1) AND recorded_at < now() - make_interval(secs => 3600 * $2)";
+    let ends: Vec<i64> = partitions.iter().map(|partition| partition.end - 1).collect();
+    let find = sqlx::query_scalar(FIND).bind(ends).bind(f64::from(hours_max));
+    find.fetch_one(connection).await.map_err(ManagePartitions::ListPartitions)
+}
+
 /// Makes partitions until one whole one is free beyond the head; answers the newest.
 pub async fn make_ahead(connection: &mut PgConnection, entries: i64) -> Result<Partition, ManagePartitions> {
     let head: i64 = sqlx::query_scalar("SELECT seq FROM head")

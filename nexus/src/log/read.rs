@@ -7,10 +7,11 @@ use jiff_sqlx::ToSqlx;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 
-use super::event::{Attributes, Entry, with_position};
-use crate::events::Audience;
+use super::event::{Attributes, Entry, texts};
+use crate::events::{Audience, Registry};
 use crate::position::Position;
 use crate::store::postgres::in_time;
+use crate::traces::Delivery;
 
 /// Most entries of one read. With the bound on one event it bounds the memory of a read.
 pub const READ_ENTRIES_MAX: usize = 500;
@@ -56,7 +57,7 @@ pub enum ReadLog {
     AwaitStamp,
 }
 
-async fn bounded<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, ReadLog> {
+pub(super) async fn bounded<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, ReadLog> {
     in_time(read).await.map_err(ReadLog::QueryLog)
 }
 
@@ -72,17 +73,28 @@ pub async fn oldest(pool: &PgPool) -> Result<Option<i64>, ReadLog> {
 }
 
 /// Up to `limit` entries after `seq`.
-pub(super) async fn after(pool: &PgPool, epoch: i32, seq: i64, limit: usize) -> Result<Batch, ReadLog> {
+pub(super) async fn after(
+    pool: &PgPool,
+    registry: &Registry,
+    epoch: i32,
+    seq: i64,
+    limit: usize,
+) -> Result<Batch, ReadLog> {
     let statement = sqlx::query_as(
         "SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
         WHERE seq > $1 ORDER BY seq LIMIT $2",
     );
     let rows: Vec<Row> = bounded(statement.bind(seq).bind(bound(limit)).fetch_all(pool)).await?;
-    batch(epoch, seq, rows)
+    batch(registry, epoch, seq, rows)
 }
 
 /// The newest stamped place, and up to `limit` entries after `seq`, of one snapshot and in one round trip.
-pub(super) async fn head_and_after(pool: &PgPool, seq: i64, limit: usize) -> Result<(Position, Batch), ReadLog> {
+pub(super) async fn head_and_after(
+    pool: &PgPool,
+    registry: &Registry,
+    seq: i64,
+    limit: usize,
+) -> Result<(Position, Batch), ReadLog> {
     let statement = sqlx::query(
         "SELECT head.epoch, head.seq, NULL::bigint, page.* FROM head LEFT JOIN LATERAL (
             SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
@@ -91,7 +103,7 @@ pub(super) async fn head_and_after(pool: &PgPool, seq: i64, limit: usize) -> Res
     );
     let rows = bounded(statement.bind(seq).bind(bound(limit)).fetch_all(pool)).await?;
     let (head, _, entries) = split(&rows).map_err(ReadLog::QueryLog)?;
-    Ok((head, batch(head.epoch, seq, entries)?))
+    Ok((head, batch(registry, head.epoch, seq, entries)?))
 }
 
 fn bound(limit: usize) -> i64 {
@@ -99,7 +111,7 @@ fn bound(limit: usize) -> i64 {
 }
 
 /// What follows `seq`, which must be dense.
-fn batch(epoch: i32, seq: i64, rows: Vec<Row>) -> Result<Batch, ReadLog> {
+fn batch(registry: &Registry, epoch: i32, seq: i64, rows: Vec<Row>) -> Result<Batch, ReadLog> {
     match rows.first() {
         Some(first) if first.0 != seq + 1 => return Ok(Batch::Gap { oldest: first.0 }),
         _ => {}
@@ -107,7 +119,7 @@ fn batch(epoch: i32, seq: i64, rows: Vec<Row>) -> Result<Batch, ReadLog> {
     if let Some(pair) = rows.windows(2).find(|pair| pair[0].0 + 1 != pair[1].0) {
         return Err(ReadLog::FindHole { after: pair[0].0 });
     }
-    Ok(Batch::Entries(rows.into_iter().map(|row| Arc::new(entry(epoch, row))).collect()))
+    Ok(Batch::Entries(rows.into_iter().map(|row| Arc::new(entry(registry, epoch, row))).collect()))
 }
 
 /// Takes apart rows of head, oldest entry and a page, which repeat the first two. An empty page is one row without
@@ -129,7 +141,7 @@ fn split(rows: &[PgRow]) -> Result<(Position, Option<i64>, Vec<Row>), sqlx::Erro
 #[derive(Debug)]
 pub struct Selection<'a> {
     /// Only these types; all when absent.
-    pub types: Option<&'a [&'static str]>,
+    pub types: Option<&'a [&'a str]>,
     /// Only these subjects; all when absent.
     pub subjects: Option<&'a [String]>,
     /// Only entries for one of these rooms; all when absent.
@@ -157,8 +169,11 @@ pub struct History {
     pub gap: Option<(Position, Position)>,
 }
 
+/// Long before the first event, and early enough: Postgres has no times before 4713 BC.
+const EARLIEST: Timestamp = Timestamp::UNIX_EPOCH;
+
 /// Reads a page of history.
-pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History, ReadLog> {
+pub async fn history(pool: &PgPool, registry: &Registry, selection: &Selection<'_>) -> Result<History, ReadLog> {
     const SELECT: &str = "SELECT head.epoch, head.seq, (SELECT min(seq) FROM log), page.* FROM head LEFT JOIN LATERAL (
             SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
             WHERE seq > $1 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
@@ -166,13 +181,15 @@ pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History
                 AND ($5::timestamptz IS NULL OR recorded_at >= $5) AND ($6::timestamptz IS NULL OR recorded_at < $6)
             ORDER BY seq LIMIT $7
         ) page ON true ORDER BY page.seq";
+    // No subject has a NUL, and Postgres takes none.
+    let subjects = selection.subjects.map(|all| all.iter().filter(|one| !one.contains('\0')).collect::<Vec<_>>());
     let statement = sqlx::query(SELECT)
         .bind(selection.after.map_or(0, |after| after.seq))
         .bind(selection.types)
-        .bind(selection.subjects)
+        .bind(subjects)
         .bind(selection.rooms)
-        .bind(selection.since.map(ToSqlx::to_sqlx))
-        .bind(selection.until.map(ToSqlx::to_sqlx))
+        .bind(selection.since.map(|since| since.max(EARLIEST).to_sqlx()))
+        .bind(selection.until.map(|until| until.max(EARLIEST).to_sqlx()))
         // Planned each time: whether an index helps depends on what is asked for.
         .persistent(false);
     let rows = bounded(statement.bind(bound(selection.limit)).fetch_all(pool)).await?;
@@ -185,7 +202,7 @@ pub async fn history(pool: &PgPool, selection: &Selection<'_>) -> Result<History
         }
         None => None,
     };
-    let entries = rows.into_iter().map(|row| Arc::new(entry(head.epoch, row))).collect();
+    let entries = rows.into_iter().map(|row| Arc::new(entry(registry, head.epoch, row))).collect();
     Ok(History { head, entries, gap })
 }
 
@@ -199,9 +216,11 @@ pub(super) async fn stamped(pool: &PgPool, outbox_ids: &[i64]) -> Result<Vec<(i6
 
 type Row = (i64, i64, String, String, String, String, jiff_sqlx::Timestamp);
 
-fn entry(epoch: i32, (seq, outbox_id, event_type, subject, audience, event, recorded_at): Row) -> Entry {
-    let encoded = with_position(&event, Position { epoch, seq });
+fn entry(registry: &Registry, epoch: i32, row: Row) -> Entry {
+    let (seq, outbox_id, event_type, subject, audience, event, recorded_at) = row;
+    let (encoded, published) = texts(registry, &event_type, &event, Position { epoch, seq });
     let (event_type, subject, recorded_at) = (event_type.into(), subject.into(), recorded_at.to_jiff());
-    let (audience, attributes) = (Audience::joined(audience), Attributes::default());
-    Entry { seq, outbox_id, event_type, subject, audience, recorded_at, encoded, attributes }
+    let audience = Audience::joined(audience);
+    let (attributes, delivery) = (Attributes::default(), Delivery::default());
+    Entry { seq, outbox_id, event_type, subject, audience, recorded_at, encoded, published, attributes, delivery }
 }

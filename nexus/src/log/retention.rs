@@ -1,4 +1,5 @@
-//! Retention: drops the oldest partitions of the log, never so many that fewer events stay than promised.
+//! Retention: drops the oldest partitions of the log, by number and by age, never so many that fewer events stay than
+//! promised.
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::partitions::{self, ManagePartitions, Partition};
 use super::tail::Tail;
 use crate::chain::Chain;
+use crate::config::RETENTION_EVENTS_FLOOR;
 
 /// How often the log is looked through when nothing is written.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -23,18 +25,32 @@ pub fn partition_entries(events_min: i64) -> i64 {
     (events_min / PARTITIONS_KEPT).max(PARTITION_ENTRIES_MIN)
 }
 
-/// The partitions that may go: after them at least `events_min` entries up to `head` are left.
-pub fn expired(partitions: &[Partition], head: i64, events_min: i64) -> Vec<Partition> {
-    let may_go = |partition: &&Partition| head - (partition.end - 1) >= events_min;
+/// What the log keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Events that stay at least, unless they are too old.
+    pub events_min: i64,
+    /// Age after which events go although fewer are left.
+    pub hours_max: Option<u32>,
+}
+
+/// The partitions that may go: after them `events_min` entries up to `head` are left; or they are too old, up to and
+/// with the entry `outdated`, and enough is left for a client that was away for a moment.
+pub fn expired(partitions: &[Partition], head: i64, events_min: i64, outdated: i64) -> Vec<Partition> {
+    let may_go = |partition: &&Partition| {
+        let newest = partition.end - 1;
+        let left = head - newest;
+        left >= events_min || (newest <= outdated && left >= RETENTION_EVENTS_FLOOR)
+    };
     partitions.iter().filter(may_go).copied().collect()
 }
 
 /// Looks through the log whenever it has grown by a partition, and in every period, until shutdown.
-pub(crate) async fn run(pool: PgPool, tail: Tail, events_min: i64, shutdown: CancellationToken) {
-    let step = partition_entries(events_min);
+pub(crate) async fn run(pool: PgPool, tail: Tail, keep: Keep, shutdown: CancellationToken) {
+    let step = partition_entries(keep.events_min);
     let mut head = tail.subscribe();
     loop {
-        match tokio::time::timeout(RUN_DEADLINE, drop_expired(&pool, events_min)).await {
+        match tokio::time::timeout(RUN_DEADLINE, drop_expired(&pool, keep)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(error = %Chain(&error), "old events stay until the next period");
@@ -50,7 +66,7 @@ pub(crate) async fn run(pool: PgPool, tail: Tail, events_min: i64, shutdown: Can
 }
 
 /// One pod at a time; the others find nothing left to do.
-async fn drop_expired(pool: &PgPool, events_min: i64) -> Result<(), ManagePartitions> {
+async fn drop_expired(pool: &PgPool, keep: Keep) -> Result<(), ManagePartitions> {
     const LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema || '.retention', 0))";
     let list_failed = ManagePartitions::ListPartitions;
     // The lock's connection is another than the one that drops: each drop is a transaction of its own.
@@ -63,7 +79,12 @@ async fn drop_expired(pool: &PgPool, events_min: i64) -> Result<(), ManagePartit
     connection.ping().await.map_err(list_failed)?;
     let head: i64 =
         sqlx::query_scalar("SELECT seq FROM head").fetch_one(&mut *connection).await.map_err(list_failed)?;
-    for partition in expired(&partitions::list(&mut connection).await?, head, events_min) {
+    let partitions = partitions::list(&mut connection).await?;
+    let outdated = match keep.hours_max {
+        Some(hours_max) => partitions::outdated(&mut connection, &partitions, hours_max).await?,
+        None => 0,
+    };
+    for partition in expired(&partitions, head, keep.events_min, outdated) {
         partitions::drop_with_keys(&mut connection, partition).await?;
         tracing::info!(log.oldest = partition.end, "retention dropped a partition of the log");
     }
@@ -78,16 +99,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn enough_events_always_stay(sizes in prop::collection::vec(1..5_000_i64, 1..20), head in 0..60_000_i64, events_min in 1_000..20_000_i64) {
+        fn enough_events_always_stay(
+            sizes in prop::collection::vec(1..5_000_i64, 1..20),
+            head in 0..60_000_i64,
+            events_min in 1_000..20_000_i64,
+            outdated in 0..60_000_i64,
+        ) {
             let mut end = 1;
             let partitions: Vec<Partition> = sizes.iter().map(|size| {
                 let start = end;
                 end += size;
                 Partition { start, end }
             }).collect();
-            let dropped = expired(&partitions, head, events_min);
+            let dropped = expired(&partitions, head, events_min, outdated);
             let newest_dropped = dropped.last().map_or(0, |partition| partition.end - 1);
-            prop_assert!(dropped.is_empty() || head - newest_dropped >= events_min);
+            let left = head - newest_dropped;
+            prop_assert!(dropped.is_empty() || left >= events_min || (newest_dropped <= outdated && left >= 1_000));
             prop_assert_eq!(&dropped[..], &partitions[..dropped.len()], "only the oldest go");
         }
     }
@@ -95,9 +122,18 @@ mod tests {
     #[test]
     fn a_partition_goes_as_soon_as_it_may() {
         let partitions = [Partition { start: 1, end: 1_001 }, Partition { start: 1_001, end: 2_001 }];
-        assert_eq!(expired(&partitions, 1_999, 1_000), []);
-        assert_eq!(expired(&partitions, 2_000, 1_000), partitions[..1]);
-        assert_eq!(expired(&partitions, 3_000, 1_000), partitions);
+        assert_eq!(expired(&partitions, 1_999, 1_000, 0), []);
+        assert_eq!(expired(&partitions, 2_000, 1_000, 0), partitions[..1]);
+        assert_eq!(expired(&partitions, 3_000, 1_000, 0), partitions);
+    }
+
+    #[test]
+    fn what_is_too_old_goes_before_its_number_makes_it_go_and_a_thousand_stay() {
+        let partitions = [Partition { start: 1, end: 1_001 }, Partition { start: 1_001, end: 2_001 }];
+        assert_eq!(expired(&partitions, 3_000, 9_000, 999), []);
+        assert_eq!(expired(&partitions, 3_000, 9_000, 1_000), partitions[..1]);
+        assert_eq!(expired(&partitions, 3_000, 9_000, 2_000), partitions);
+        assert_eq!(expired(&partitions, 2_999, 9_000, 2_000), partitions[..1]);
     }
 
     #[test]

@@ -24,12 +24,12 @@ impl Ring {
         if self.entries.back().is_some_and(|newest| newest.seq + 1 != entry.seq) {
             self.clear();
         }
-        self.bytes += entry.encoded.len();
+        self.bytes += entry.bytes();
         self.seq_of_outbox.insert(entry.outbox_id, entry.seq);
         self.entries.push_back(entry);
         while self.entries.len() > ENTRIES_MAX || self.bytes > BYTES_MAX {
             let Some(oldest) = self.entries.pop_front() else { break };
-            self.bytes -= oldest.encoded.len();
+            self.bytes -= oldest.bytes();
             self.seq_of_outbox.remove(&oldest.outbox_id);
         }
     }
@@ -72,7 +72,9 @@ mod tests {
             audience: crate::events::Audience::default(),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded,
+            published: None,
             attributes: crate::log::event::Attributes::default(),
+            delivery: crate::traces::Delivery::default(),
         })
     }
 

@@ -2,7 +2,7 @@
 //! One leads at a time; it holds an advisory lock on the very connection that it stamps with.
 
 use std::mem;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -16,6 +16,7 @@ use super::tail::Tail;
 use super::wake::Wake;
 use crate::chain::Chain;
 use crate::metrics::Metrics;
+use crate::traces::Traces;
 
 /// Longest time between two looks at the outbox: the cost of a wake-up that was lost with Redis.
 const OUTBOX_PERIOD: Duration = Duration::from_millis(100);
@@ -64,6 +65,8 @@ pub struct Sequencer {
     pub tail: Tail,
     /// Where it counts.
     pub metrics: Metrics,
+    /// Is told of what was stamped.
+    pub traces: Traces,
 }
 
 impl Sequencer {
@@ -137,7 +140,8 @@ impl Sequencer {
     /// Stamps a batch of the outbox, and the group if that is all of it. Takes the group when it is answered, or handed
     /// on to be. Says how far the log goes now; nothing when it did not grow.
     async fn stamp(&self, connection: &mut PgConnection, group: &mut Group) -> Result<Option<i64>, LeadLog> {
-        let batch = stamp(connection, self.wake.channel(), group.events());
+        let begun = SystemTime::now();
+        let batch = stamp(connection, self.tail.registry(), self.wake.channel(), group.events());
         let stamped = match step(async { batch.await.map_err(LeadLog::StampEvents) }).await {
             Ok(stamped) => stamped,
             // The connection lives, and nothing was stamped: the group must not hold up the outbox.
@@ -158,6 +162,7 @@ impl Sequencer {
         if head.is_some() {
             self.metrics.stamped_batches.inc();
             self.metrics.stamped_events.inc_by(stamped.entries.len() as u64);
+            self.traces.stamped(&stamped.entries, begun);
             self.tail.hand_over(stamped.epoch, stamped.entries);
             self.wake.log_grew();
         }

@@ -13,7 +13,7 @@ pub(crate) async fn register_types(connection: &mut PgConnection, registry: &Reg
         ON CONFLICT (type) DO UPDATE SET
             subject_stem = excluded.subject_stem, audience = excluded.audience, lets_in = excluded.lets_in";
     let definitions = registry.definitions();
-    let types: Vec<&str> = definitions.iter().map(|definition| definition.event_type).collect();
+    let types: Vec<&str> = definitions.iter().map(|definition| &*definition.event_type).collect();
     let stems: Vec<&str> = definitions.iter().map(|definition| definition.subject.trim_end_matches("{id}")).collect();
     let audiences: Vec<String> = definitions.iter().map(|definition| definition.audience.join(" ")).collect();
     let lets_in: Vec<bool> = definitions.iter().map(|definition| definition.lets_in).collect();

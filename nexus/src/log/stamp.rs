@@ -5,9 +5,10 @@ use std::sync::Arc;
 use jiff_sqlx::Timestamp;
 use sqlx::PgConnection;
 
-use super::event::{Attributes, Entry, NewEvent, with_position};
-use crate::events::Audience;
+use super::event::{Attributes, Entry, NewEvent, texts};
+use crate::events::{Audience, Registry};
 use crate::position::Position;
+use crate::traces::Delivery;
 
 /// Most events of the outbox in one batch: one commit for many, yet short enough that a batch is never waited for long.
 const OUTBOX_EVENTS_MAX: i64 = 1_000;
@@ -86,6 +87,7 @@ type Row = (i32, Option<i64>, Option<i64>, Option<i64>, Option<Timestamp>, Strin
 /// Stamps what the outbox holds and the given events, and notifies `channel` when the log grew.
 pub(super) async fn stamp(
     connection: &mut PgConnection,
+    registry: &Registry,
     channel: &str,
     given: &[NewEvent],
 ) -> Result<Stamped, sqlx::Error> {
@@ -97,10 +99,10 @@ pub(super) async fn stamp(
     let audiences: Vec<_> = given.iter().map(|event| event.audience.as_joined()).collect();
     let statement = statement.bind(keys).bind(types).bind(subjects).bind(encoded).bind(audiences);
     let rows: Vec<Row> = statement.fetch_all(connection).await?;
-    Ok(read(rows, given))
+    Ok(read(registry, rows, given))
 }
 
-fn read(rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
+fn read(registry: &Registry, rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
     let mut stamped = Stamped::default();
     let mut outcomes = vec![None; events.len()];
     for (epoch, seq, outbox_id, number, recorded_at, event_type, subject, audience, event) in rows {
@@ -116,6 +118,7 @@ fn read(rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
             Some(event) => (&event.event_type, &event.subject, event.audience.clone(), &event.encoded),
             None => (&event_type, &subject, Audience::joined(audience), &event),
         };
+        let (encoded, published) = texts(registry, event_type, event, Position { epoch, seq });
         stamped.entries.push(Arc::new(Entry {
             seq,
             outbox_id,
@@ -123,8 +126,10 @@ fn read(rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
             subject: subject.as_str().into(),
             audience,
             recorded_at: recorded_at.to_jiff(),
-            encoded: with_position(event, Position { epoch, seq }),
+            encoded,
+            published,
             attributes: Attributes::default(),
+            delivery: Delivery::default(),
         }));
     }
     stamped.outcomes = outcomes.into_iter().collect();

@@ -15,6 +15,7 @@ use super::read::{self, Batch, READ_ENTRIES_MAX, ReadLog};
 use super::ring::Ring;
 use super::wake::Wake;
 use crate::chain::Chain;
+use crate::events::Registry;
 use crate::position::Position;
 
 /// Longest time between two looks at the head: the cost of a lost wake-up.
@@ -33,6 +34,7 @@ pub struct Tail {
 #[derive(Debug)]
 struct Shared {
     pool: PgPool,
+    registry: Arc<Registry>,
     wake: Wake,
     /// 0 until the log was read for the first time.
     epoch: AtomicI32,
@@ -41,11 +43,16 @@ struct Shared {
 }
 
 impl Tail {
-    /// A view that knows nothing yet; `run` fills it.
-    pub fn new(pool: PgPool, wake: Wake) -> Self {
-        let shared =
-            Shared { pool, wake, epoch: AtomicI32::new(0), head: watch::Sender::new(0), ring: RwLock::default() };
+    /// A view that knows nothing yet; `run` fills it. It has every entry in the current version of its type.
+    pub fn new(pool: PgPool, registry: Arc<Registry>, wake: Wake) -> Self {
+        let (epoch, head) = (AtomicI32::new(0), watch::Sender::new(0));
+        let shared = Shared { pool, registry, wake, epoch, head, ring: RwLock::default() };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// The event types.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.shared.registry
     }
 
     /// The log's epoch; 0 until the log was read for the first time.
@@ -92,7 +99,7 @@ impl Tail {
         if let Some(entries) = self.ring(|ring| ring.after(seq, limit.min(READ_ENTRIES_MAX))) {
             return Ok(Batch::Entries(entries));
         }
-        read::after(&self.shared.pool, self.epoch(), seq, limit).await
+        read::after(&self.shared.pool, self.registry(), self.epoch(), seq, limit).await
     }
 
     /// The places that events of the outbox get, in the order given. Called after their transaction was committed; wakes
@@ -170,7 +177,8 @@ impl Tail {
     async fn catch_up(&self) -> Result<(), ReadLog> {
         loop {
             let applied = self.head();
-            let (head, batch) = read::head_and_after(&self.shared.pool, applied, READ_ENTRIES_MAX).await?;
+            let (head, batch) =
+                read::head_and_after(&self.shared.pool, self.registry(), applied, READ_ENTRIES_MAX).await?;
             if head.epoch != self.epoch() || head.seq < applied {
                 self.start_over(head).await?;
                 continue;
@@ -207,7 +215,8 @@ impl Tail {
         let mut warm = Ring::default();
         let mut applied = begin;
         while applied < head.seq {
-            match read::after(&self.shared.pool, head.epoch, applied, READ_ENTRIES_MAX).await? {
+            let read = read::after(&self.shared.pool, self.registry(), head.epoch, applied, READ_ENTRIES_MAX);
+            match read.await? {
                 Batch::Entries(entries) => {
                     let Some(newest) = entries.last().map(|entry| entry.seq) else { break };
                     applied = newest;

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::events::AnyNewEvent;
 use crate::position::Position;
 
 /// One frame of a client.
@@ -46,7 +48,7 @@ pub enum Command {
 }
 
 /// Members of `connect`.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Connect {
     /// A JWT, without `Bearer`.
@@ -54,7 +56,7 @@ pub struct Connect {
 }
 
 /// Members of `refresh`.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Refresh {
     /// A JWT, without `Bearer`.
@@ -62,7 +64,7 @@ pub struct Refresh {
 }
 
 /// Members of `subscribe`.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Subscribe {
     /// Patterns of event types: `*` is one segment, `**` any number of them.
@@ -76,10 +78,13 @@ pub struct Subscribe {
     pub room: Option<String>,
     /// The position of the last event the client has; from now on when absent.
     pub after: Option<Position>,
+    /// The version of a type in which its events are to come; the current one when absent.
+    #[serde(default)]
+    pub versions: BTreeMap<String, u16>,
 }
 
 /// Members of `join`.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Join {
     /// The room, such as `course/c1`.
@@ -89,7 +94,7 @@ pub struct Join {
 }
 
 /// Members of `leave`.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Leave {
     /// The room, such as `course/c1`.
@@ -97,7 +102,7 @@ pub struct Leave {
 }
 
 /// Members of `presence`.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct PresenceOf {
     /// The room, such as `course/c1`.
@@ -105,7 +110,7 @@ pub struct PresenceOf {
 }
 
 /// Members of `unsubscribe`.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Unsubscribe {
     /// The name that `subscribe` answered with.
@@ -113,15 +118,16 @@ pub struct Unsubscribe {
 }
 
 /// Members of `publish`.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Publish {
     /// A `CloudEvent` in structured JSON.
+    #[schemars(with = "AnyNewEvent")]
     pub event: Value,
 }
 
 /// Members of `history`.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct History {
     /// Patterns of event types; all types when absent.
@@ -132,6 +138,117 @@ pub struct History {
     pub after: Option<Position>,
     /// How many events at most.
     pub limit: Option<u32>,
+    /// The version of a type in which its events are to come; the current one when absent.
+    #[serde(default)]
+    pub versions: BTreeMap<String, u16>,
+}
+
+/// Members of `ping`: none.
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Ping {}
+
+/// The form of one command.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// What the command is called.
+    pub name: &'static str,
+    /// One sentence for people.
+    pub summary: &'static str,
+    members: fn(&mut SchemaGenerator) -> Schema,
+    read: fn(Map<String, Value>) -> Result<Command, String>,
+}
+
+/// Every command there is.
+pub const COMMANDS: [Form; 10] = [
+    Form {
+        name: "connect",
+        summary: "Authenticates; without a token, describes the session, which the upgrade authenticated.",
+        members: Connect::json_schema,
+        read: |members| from_members(members).map(Command::Connect),
+    },
+    Form {
+        name: "refresh",
+        summary: "Replaces the token of the same person by a fresh one.",
+        members: Refresh::json_schema,
+        read: |members| from_members(members).map(Command::Refresh),
+    },
+    Form {
+        name: "subscribe",
+        summary: "Receives events, from `after` on or from now on.",
+        members: Subscribe::json_schema,
+        read: |members| from_members(members).map(Command::Subscribe),
+    },
+    Form {
+        name: "unsubscribe",
+        summary: "Stops receiving the events of one subscription.",
+        members: Unsubscribe::json_schema,
+        read: |members| from_members(members).map(Command::Unsubscribe),
+    },
+    Form {
+        name: "join",
+        summary: "Is in a room, and receives what is told there.",
+        members: Join::json_schema,
+        read: |members| from_members(members).map(Command::Join),
+    },
+    Form {
+        name: "leave",
+        summary: "Is in a room no longer.",
+        members: Leave::json_schema,
+        read: |members| from_members(members).map(Command::Leave),
+    },
+    Form {
+        name: "presence",
+        summary: "Tells who is in a room.",
+        members: PresenceOf::json_schema,
+        read: |members| from_members(members).map(Command::Presence),
+    },
+    Form {
+        name: "publish",
+        summary: "Publishes one event, as `POST /v1/events` does.",
+        members: Publish::json_schema,
+        read: |members| from_members(members).map(Command::Publish),
+    },
+    Form {
+        name: "history",
+        summary: "Reads past events once, as `GET /v1/events` does.",
+        members: History::json_schema,
+        read: |members| from_members(members).map(Command::History),
+    },
+    Form {
+        name: "ping",
+        summary: "Asks for a sign of life.",
+        members: Ping::json_schema,
+        read: |members| from_members(members).map(|Ping {}| Command::Ping),
+    },
+];
+
+impl Form {
+    /// Schema of the command's members, as Socket.IO carries them.
+    pub fn members(&self, generator: &mut SchemaGenerator) -> Value {
+        let mut schema = (self.members)(generator).to_value();
+        schema["description"] = json!(self.summary);
+        schema
+    }
+
+    /// Schema of the whole frame, as a WebSocket carries it: the members behind `id` and `command`.
+    pub fn frame(&self, generator: &mut SchemaGenerator) -> Value {
+        let mut schema = self.members(generator);
+        let mut properties = Map::new();
+        let id = json!({ "type": "integer", "description": "The client's own number for it; the answer carries it." });
+        properties.insert("id".to_owned(), id);
+        properties.insert("command".to_owned(), json!({ "type": "string", "const": self.name }));
+        let mut required = vec![json!("id"), json!("command")];
+        if let Value::Object(members) = schema["properties"].take() {
+            properties.extend(members);
+        }
+        if let Value::Array(members) = schema["required"].take() {
+            required.extend(members);
+        }
+        schema["properties"] = properties.into();
+        schema["required"] = required.into();
+        schema
+    }
 }
 
 /// A frame that is no command. `id` is the client's, where it could be read.
@@ -170,30 +287,23 @@ impl Frame {
 impl Command {
     /// The command of this name; or what is wrong with it.
     pub(super) fn parse(name: &str, members: Map<String, Value>) -> Result<Self, String> {
-        match name {
-            "connect" => from_members(members).map(Self::Connect),
-            "refresh" => from_members(members).map(Self::Refresh),
-            "subscribe" => from_members(members).map(Self::Subscribe),
-            "unsubscribe" => from_members(members).map(Self::Unsubscribe),
-            "join" => from_members(members).map(Self::Join),
-            "leave" => from_members(members).map(Self::Leave),
-            "presence" => from_members(members).map(Self::Presence),
-            "publish" => from_members(members).map(Self::Publish),
-            "history" => from_members(members).map(Self::History),
-            "ping" if members.is_empty() => Ok(Self::Ping),
-            "ping" => Err("`ping` has no members".into()),
-            unknown => Err(format!(
-                "unknown command `{}`; there are connect, refresh, subscribe, unsubscribe, join, leave, presence, \
-                 publish, history, ping",
-                unknown.chars().take(40).collect::<String>()
-            )),
-        }
+        let Some(form) = COMMANDS.iter().find(|form| form.name == name) else {
+            return Err(format!(
+                "unknown command `{}`; there are {}",
+                name.chars().take(40).collect::<String>(),
+                COMMANDS.map(|form| form.name).join(", ")
+            ));
+        };
+        (form.read)(members)
     }
 }
 
 fn from_members<T: serde::de::DeserializeOwned>(members: Map<String, Value>) -> Result<T, String> {
     serde_json::from_value(Value::Object(members)).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod laws;
 
 #[cfg(test)]
 mod tests {
@@ -206,7 +316,8 @@ mod tests {
 
     #[test]
     fn a_subscription_with_a_position_is_parsed_whole() {
-        let text = r#"{"id":7,"command":"subscribe","types":["wallet.*"],"subjects":["wallet/1"],"after":"1.42"}"#;
+        let text = r#"{"id":7,"command":"subscribe","types":["wallet.*"],"subjects":["wallet/1"],"after":"1.42",
+            "versions":{"wallet.created":1}}"#;
         let want = Frame {
             id: 7,
             command: Command::Subscribe(Subscribe {
@@ -215,6 +326,7 @@ mod tests {
                 attributes: BTreeMap::new(),
                 room: None,
                 after: Some(Position { epoch: 1, seq: 42 }),
+                versions: BTreeMap::from([("wallet.created".into(), 1)]),
             }),
         };
         assert_eq!(Frame::parse(text), Ok(want));
@@ -224,7 +336,8 @@ mod tests {
     fn a_misspelt_member_is_refused_with_the_id_of_the_frame() {
         let (id, message) = refused(r#"{"id":7,"command":"subscribe","types":["**"],"aftr":"1.42"}"#);
         assert_eq!(id, Some(7));
-        assert_eq!(message, "unknown field `aftr`, expected one of `types`, `subjects`, `attributes`, `room`, `after`");
+        let members = "`types`, `subjects`, `attributes`, `room`, `after`, `versions`";
+        assert_eq!(message, format!("unknown field `aftr`, expected one of {members}"));
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Session {
 
     /// Takes note of an entry that lets the client in; whether it did.
     fn grow(&mut self, entry: &Entry) -> bool {
-        let grown = self.access.grow(entry);
+        let grown = self.access.grow(entry, &self.state.registry);
         if grown {
             self.subscriptions_changed += 1;
             self.too_many_rooms = self.access.is_too_large().then(Instant::now);
@@ -138,24 +138,28 @@ impl Session {
     fn push_entry(&mut self, entry: &Entry, epoch: i32, live: bool, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
         let content = if live { Content::Live { stamped_at: entry.recorded_at } } else { Content::Missed };
         let seen = self.access.sees(&entry.audience);
-        let mut wanted = false;
+        let mut wanted_by = None;
         let place = Position { epoch, seq: entry.seq };
         let before =
-            |subscription: &&mut Subscription| subscription.position.epoch == epoch && subscription.position < place;
-        for subscription in self.subscriptions.iter_mut().filter(before) {
+            |subscription: &Subscription| subscription.position.epoch == epoch && subscription.position < place;
+        for (index, subscription) in self.subscriptions.iter_mut().enumerate().filter(|(_, one)| before(one)) {
             subscription.position = place;
             if seen && subscription.filter.wants(entry) {
-                wanted = true;
+                wanted_by = wanted_by.or(Some(index));
                 if self.encoding != Encoding::SocketIo {
                     self.encoding.event(subscription, entry, bytes);
                     contents.push(content);
                 }
             }
         }
-        if wanted && self.encoding == Encoding::SocketIo {
+        if let Some(index) = wanted_by.filter(|_| self.encoding == Encoding::SocketIo) {
             let offset = Offset::of(&self.subscriptions, self.subscriptions_made, place);
-            client::event(entry, &offset, bytes);
+            // It comes once, in the version that the oldest subscription asks for.
+            client::event(entry, &self.subscriptions[index].filter.text(entry), &offset, bytes);
             contents.push(content);
+        }
+        if wanted_by.is_some() {
+            entry.delivery.told();
         }
     }
 

@@ -1,17 +1,21 @@
 //! What a client receives, as its transport carries it. Pure.
 //!
 //! An event's `CloudEvent` JSON was encoded once, when the entry came into this pod; a push
-//! copies those bytes between a head and a tail and parses nothing.
+//! copies those bytes between a head and a tail and parses nothing, unless the client asks
+//! for another version than the current one of an event that was published in one.
 
 use std::io::Write as _;
 
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::close::Close;
 use super::socket_io::client;
 use super::subscription::Subscription;
 use super::wire::{text_head, text_message};
+use crate::events::AnyEvent;
 use crate::log::Entry;
 use crate::position::Position;
 
@@ -27,14 +31,48 @@ pub enum Encoding {
     SocketIo,
 }
 
+/// What a WebSocket carries to the client without being asked.
+#[derive(Serialize, JsonSchema)]
+#[serde(tag = "push", rename_all = "snake_case")]
+enum Push<'a> {
+    /// An event that a subscription wants.
+    #[cfg_attr(not(test), expect(dead_code, reason = "`event` writes the same bytes without parsing any"))]
+    Event {
+        /// The name that `subscribe` answered with.
+        subscription: &'a str,
+        #[schemars(with = "AnyEvent")]
+        event: &'a RawValue,
+    },
+    /// The events after `from` up to `to` are gone for this subscription; it goes on after `to`.
+    Gap { subscription: &'a str, from: Position, to: Position },
+    /// Everything that matched up to `position` has been sent.
+    Heartbeat { position: Position },
+    /// This pod stops: come back after the delay, in milliseconds, with this position.
+    Drain { reconnect_after_ms: u64, position: Position },
+}
+
+impl Push<'_> {
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("a push has only string keys, so it always serialises")
+    }
+}
+
+/// Name and schema of each push of a WebSocket.
+pub fn pushes(generator: &mut SchemaGenerator) -> Vec<(String, Value)> {
+    let mut schema = Push::json_schema(generator).to_value();
+    let Value::Array(pushes) = schema["oneOf"].take() else { return Vec::new() };
+    let named = |push: Value| Some((push.pointer("/properties/push/const")?.as_str()?.to_owned(), push));
+    pushes.into_iter().filter_map(named).collect()
+}
+
 impl Encoding {
     /// Appends one event for one subscription.
     pub(super) fn event(self, subscription: &Subscription, entry: &Entry, into: &mut Vec<u8>) {
         match self {
-            Self::WebSocket => event(subscription.number, &entry.encoded, into),
+            Self::WebSocket => event(subscription.number, &subscription.filter.text(entry), into),
             Self::EventStream => {
                 let position = Position { seq: entry.seq, ..subscription.position };
-                server_sent(None, position, &entry.encoded, into);
+                server_sent(None, position, &subscription.filter.text(entry), into);
             }
             // One event for all subscriptions that want it, once all have come so far.
             Self::SocketIo => {}
@@ -99,17 +137,17 @@ fn event(subscription: u64, event: &[u8], into: &mut Vec<u8>) {
 
 /// The events after `from` up to `to` are gone for this subscription; it goes on after `to`.
 fn gap(subscription: &str, from: Position, to: Position) -> String {
-    json!({ "push": "gap", "subscription": subscription, "from": from, "to": to }).to_string()
+    Push::Gap { subscription, from, to }.text()
 }
 
 /// Everything that matched up to `position` has been sent.
 pub fn heartbeat(position: Position) -> String {
-    json!({ "push": "heartbeat", "position": position }).to_string()
+    Push::Heartbeat { position }.text()
 }
 
 /// This pod stops: come back after the delay, with this position.
 pub fn drain(reconnect_after_ms: u64, position: Position) -> String {
-    json!({ "push": "drain", "reconnect_after_ms": reconnect_after_ms, "position": position }).to_string()
+    Push::Drain { reconnect_after_ms, position }.text()
 }
 
 /// Appends why the stream ends. A client that comes back by itself is refused for the same reason.
@@ -160,11 +198,19 @@ mod tests {
     }
 
     #[test]
+    fn every_push_is_described_under_its_name() {
+        let names: Vec<_> = pushes(&mut SchemaGenerator::default()).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["event", "gap", "heartbeat", "drain"]);
+    }
+
+    #[test]
     fn an_event_goes_out_as_a_message_with_its_exact_length() {
         for number in [1, 9, 10, 99, 100] {
             let mut bytes = Vec::new();
             event(number, br#"{"id":"e"}"#, &mut bytes);
             let text = format!(r#"{{"push":"event","subscription":"s{number}","event":{{"id":"e"}}}}"#);
+            let told = RawValue::from_string(r#"{"id":"e"}"#.to_owned()).expect("it is JSON");
+            assert_eq!(Push::Event { subscription: &format!("s{number}"), event: &told }.text(), text);
             assert_eq!(bytes, [&[0x81, u8::try_from(text.len()).expect("short")][..], text.as_bytes()].concat());
         }
     }

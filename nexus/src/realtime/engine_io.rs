@@ -117,6 +117,9 @@ impl Handshake<'_> {
 }
 
 #[cfg(test)]
+mod laws;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

@@ -1,5 +1,7 @@
 //! The command `history`: past events, a page at a time.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use super::command::History;
@@ -8,7 +10,7 @@ use super::requests::invalid;
 use super::session::{READ, Refusal, Session};
 use super::subscription::{Asked, Filter};
 use crate::auth::Access;
-use crate::log::Entry;
+use crate::log::Versions;
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::position::Position;
 use crate::problem::ApiError;
@@ -26,15 +28,19 @@ impl Session {
         if !(1..=READ_ENTRIES_MAX).contains(&limit) {
             return Err(invalid(format!("`limit` is a number from 1 to {READ_ENTRIES_MAX}")));
         }
-        let filter = history.types.map(|types| Filter::read(Asked { types, ..Asked::default() })).transpose();
+        let read = |types| Filter::read(&self.state.registry, Asked { types, ..Asked::default() });
+        let filter = history.types.map(read).transpose();
         let filter = filter.map_err(|refused| invalid(refused.to_string()))?;
+        let types: Option<Vec<&str>> = filter.as_ref().and_then(Filter::selected_types);
+        let versions = Versions::read(&self.state.registry, &history.versions);
+        let versions = versions.map_err(|refused| invalid(refused.to_string()))?;
         let subjects = history.subjects.unwrap_or_default();
         if subjects.len() > SUBJECTS_MAX {
             return Err(invalid(format!("`subjects` has at most {SUBJECTS_MAX} subjects")));
         }
         let access = Access::load(&self.state.postgres, claims).await.map_err(ApiError::from)?;
         let selection = Selection {
-            types: filter.as_ref().map(Filter::types),
+            types: types.as_deref(),
             subjects: (!subjects.is_empty()).then_some(&*subjects),
             rooms: access.rooms(),
             after: history.after,
@@ -42,19 +48,21 @@ impl Session {
             until: None,
             limit,
         };
-        let read = read::history(&self.state.postgres, &selection).await.map_err(ApiError::from)?;
+        let read =
+            read::history(&self.state.postgres, &self.state.registry, &selection).await.map_err(ApiError::from)?;
         let head = read.head;
         let gap = read.gap.map(|(from, to)| json!({ "from": from, "to": to }));
         let entries = &read.entries;
-        let shown = &entries[..fitting(entries.iter().map(|entry| entry.encoded.len()))];
-        let more = entries.len() == limit || shown.len() < entries.len();
-        let next = shown.last().filter(|_| more).map(|entry| Position { seq: entry.seq, ..head });
-        Ok(json!({ "events": parse(shown)?, "next": next, "head": head, "gap": gap }))
+        let texts: Vec<_> = entries.iter().map(|entry| versions.text(&self.state.registry, entry)).collect();
+        let shown = fitting(texts.iter().map(|text| text.len()));
+        let more = entries.len() == limit || shown < entries.len();
+        let next = entries[..shown].last().filter(|_| more).map(|entry| Position { seq: entry.seq, ..head });
+        Ok(json!({ "events": parse(&texts[..shown])?, "next": next, "head": head, "gap": gap }))
     }
 }
 
-fn parse(entries: &[impl AsRef<Entry>]) -> Result<Vec<Value>, Refusal> {
-    let parsed = entries.iter().map(|entry| serde_json::from_slice(&entry.as_ref().encoded));
+fn parse(texts: &[Cow<'_, [u8]>]) -> Result<Vec<Value>, Refusal> {
+    let parsed = texts.iter().map(|text| serde_json::from_slice(text));
     Ok(parsed.collect::<Result<_, _>>().map_err(ApiError::internal)?)
 }
 

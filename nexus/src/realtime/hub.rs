@@ -17,6 +17,7 @@ use crate::events::audience::EVERYONE;
 use crate::events::{Definition, Registry};
 use crate::log::{Batch, Entry, Tail};
 use crate::position::Position;
+use crate::traces::Traces;
 
 /// Entries that are dispatched together: a connection then writes them together.
 pub(super) const BATCH_ENTRIES: usize = 256;
@@ -27,13 +28,13 @@ const DELIVERIES_AT_A_TIME: u32 = 16_384;
 /// A pause per connection that the same entry was brought to. While it lasts, further entries gather and are written
 /// with one call to the network per connection: this is where the time goes. An entry that few receive is followed by
 /// no pause, for nothing would gather: ten thousand entries for one each are ten thousand writes either way.
-const PAUSE_PER_RECEIVER: Duration = Duration::from_micros(50);
+const PAUSE_PER_RECEIVER: Duration = Duration::from_micros(40);
 
 /// So many receivers of an entry are written to in a few milliseconds, which is not worth a pause.
 const RECEIVERS_WITHOUT_PAUSE: u32 = 256;
 
-/// Longest pause: half of the 100 ms in which an event is to be on every screen.
-const PAUSE_MAX: Duration = Duration::from_millis(50);
+/// Longest pause: less than half of the 100 ms in which an event is to be on every screen.
+const PAUSE_MAX: Duration = Duration::from_millis(40);
 
 /// Longest pause after a full batch: it has gathered by itself, and the connections need only the time to write it.
 const PAUSE_AFTER_FULL_BATCH_MAX: Duration = Duration::from_millis(10);
@@ -44,22 +45,14 @@ pub struct Hub {
     shared: Arc<Shared>,
 }
 
-impl Default for Hub {
-    fn default() -> Self {
-        // Of no log: the first look at the tail begins.
-        let nowhere = Position { epoch: 0, seq: 0 };
-        let shared =
-            Shared { index: Mutex::default(), dispatched: Mutex::new(nowhere), draining: AtomicBool::new(false) };
-        Self { shared: Arc::new(shared) }
-    }
-}
-
 #[derive(Debug)]
 struct Shared {
+    registry: Arc<Registry>,
     index: Mutex<Index>,
     /// Every connection that was live then was brought everything up to here.
     dispatched: Mutex<Position>,
     draining: AtomicBool,
+    traces: Traces,
 }
 
 /// Connections by what they follow. Each is found at least where its subscriptions need it, and filters again.
@@ -67,7 +60,7 @@ struct Shared {
 struct Index {
     connections: HashMap<u64, Arc<Inbox>>,
     next: u64,
-    by_type: HashMap<&'static str, Inboxes>,
+    by_type: HashMap<Arc<str>, Inboxes>,
     by_subject: HashMap<Arc<str>, Inboxes>,
     by_room: HashMap<Arc<str>, Inboxes>,
     /// Those that may want types that a newer pod knows and this one does not.
@@ -79,13 +72,26 @@ type Inboxes = HashMap<u64, Arc<Inbox>>;
 /// One place in the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
-    Type(&'static str),
+    Type(Arc<str>),
     Subject(Arc<str>),
     Room(Arc<str>),
     OtherTypes,
 }
 
 impl Hub {
+    /// A hub without connections, for events of these types, whose deliveries are traced.
+    pub(crate) fn new(registry: Arc<Registry>, traces: Traces) -> Self {
+        let shared = Shared {
+            registry,
+            traces,
+            index: Mutex::default(),
+            // Of no log: the first look at the tail begins.
+            dispatched: Mutex::new(Position { epoch: 0, seq: 0 }),
+            draining: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// A new connection, which follows nothing.
     pub(super) fn join(&self) -> Member {
         let inbox = Arc::<Inbox>::default();
@@ -175,7 +181,10 @@ impl Hub {
             }
             let index = self.index();
             let mut receivers = 0;
-            for inbox in index.interested(entry) {
+            for inbox in index.interested(entry, &self.shared.registry) {
+                if receivers == 0 {
+                    self.shared.traces.deliver(entry);
+                }
                 receivers += 1;
                 if inbox.put(entry, epoch) {
                     woken.push(Arc::clone(inbox));
@@ -214,9 +223,9 @@ async fn pause(receivers: u32, after_full_batch: bool) {
 }
 
 impl Index {
-    fn interested(&self, entry: &Entry) -> impl Iterator<Item = &Arc<Inbox>> {
+    fn interested(&self, entry: &Entry, registry: &Registry) -> impl Iterator<Item = &Arc<Inbox>> {
         let by_type = self.by_type.get(&*entry.event_type);
-        let is_known = by_type.is_some() || Registry::global().get(&entry.event_type).is_some();
+        let is_known = by_type.is_some() || registry.get(&entry.event_type).is_some();
         let others = (!is_known).then_some(&self.of_other_types);
         let by_subject = self.by_subject.get(&*entry.subject);
         let by_room = entry.audience.rooms().filter_map(|room| self.by_room.get(room));
@@ -225,7 +234,7 @@ impl Index {
 
     fn inboxes(&mut self, place: &Place) -> &mut Inboxes {
         match place {
-            Place::Type(event_type) => self.by_type.entry(event_type).or_default(),
+            Place::Type(event_type) => self.by_type.entry(Arc::clone(event_type)).or_default(),
             Place::Subject(subject) => self.by_subject.entry(Arc::clone(subject)).or_default(),
             Place::Room(room) => self.by_room.entry(Arc::clone(room)).or_default(),
             Place::OtherTypes => &mut self.of_other_types,
@@ -261,7 +270,7 @@ impl Index {
 }
 
 /// Where entries that one of the filters wants, and that may be seen, are found. More may be found there.
-fn places<'a>(filters: impl Iterator<Item = &'a Filter>, access: &Access) -> Vec<Place> {
+fn places<'a>(filters: impl Iterator<Item = &'a Filter>, access: &Access, registry: &Registry) -> Vec<Place> {
     let mut places = Vec::new();
     let (mut follows, mut by_room) = (false, false);
     for filter in filters {
@@ -277,10 +286,9 @@ fn places<'a>(filters: impl Iterator<Item = &'a Filter>, access: &Access) -> Vec
         }
         by_room = true;
         places.push(Place::OtherTypes);
-        let is_for_everyone =
-            |event_type: &str| Registry::global().get(event_type).is_some_and(Definition::is_for_everyone);
+        let is_for_everyone = |event_type: &str| registry.get(event_type).is_some_and(Definition::is_for_everyone);
         let types = filter.types().iter().filter(|event_type| *access == Access::All || is_for_everyone(event_type));
-        places.extend(types.map(|event_type| Place::Type(event_type)));
+        places.extend(types.cloned().map(Place::Type));
     }
     if let Access::Rooms { person, rooms } = access {
         // What lets the caller into further rooms is told in the caller's own.
@@ -303,7 +311,7 @@ pub(super) struct Member {
 impl Member {
     /// From now on the connection follows this, and nothing else. What is in its inbox stays.
     pub(super) fn follow<'a>(&mut self, filters: impl Iterator<Item = &'a Filter>, access: &Access) {
-        let mut places = places(filters, access);
+        let mut places = places(filters, access, &self.hub.shared.registry);
         if *places == *self.places {
             return;
         }
@@ -376,7 +384,8 @@ impl Waiter {
             let Self { member, filter, access } = self;
             let mut concerns = |entry: &Arc<Entry>| {
                 // An older one may have come after the caller's rooms were looked up.
-                access.grow(entry) || (entry.seq > head.seq && filter.wants(entry) && access.sees(&entry.audience))
+                access.grow(entry, &member.hub.shared.registry)
+                    || (entry.seq > head.seq && filter.wants(entry) && access.sees(&entry.audience))
             };
             match member.take() {
                 (Taken::Entries(entries), _) if !member.is_draining() && !entries.iter().any(&mut concerns) => {}

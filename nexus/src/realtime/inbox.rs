@@ -141,7 +141,9 @@ mod tests {
             audience: crate::events::Audience::default(),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from(vec![b' '; bytes]),
+            published: None,
             attributes: crate::log::event::Attributes::default(),
+            delivery: crate::traces::Delivery::default(),
         })
     }
 

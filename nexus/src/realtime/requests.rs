@@ -1,5 +1,6 @@
 //! The commands of an authenticated client that touch the log: subscribe and publish.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -19,19 +20,25 @@ const REACH_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Session {
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<Value, Refusal> {
-        let Subscribe { types, subjects, attributes, room, after } = subscribe;
-        let added = self.add(Asked { types, subjects, attributes, room }, after).await?;
+        let Subscribe { types, subjects, attributes, room, after, versions } = subscribe;
+        let added = self.add(Asked { types, subjects, attributes, room }, &versions, after).await?;
         Ok(json!({ "subscription": added.name(), "position": added.position }))
     }
 
     /// Adds a subscription to what the client asks for.
-    pub(super) async fn add(&mut self, asked: Asked, after: Option<Position>) -> Result<&Subscription, Refusal> {
+    pub(super) async fn add(
+        &mut self,
+        asked: Asked,
+        versions: &BTreeMap<String, u16>,
+        after: Option<Position>,
+    ) -> Result<&Subscription, Refusal> {
         self.claims(READ)?;
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             let message = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(Refusal::new("too_many_subscriptions", message));
         }
-        let filter = Filter::read(asked).map_err(|refused| invalid(refused.to_string()))?;
+        let filter = Filter::read(&self.state.registry, asked).map_err(|refused| invalid(refused.to_string()))?;
+        let filter = filter.in_versions(versions).map_err(|refused| invalid(refused.to_string()))?;
         let position = self.begin_at(after).await?;
         // After the position: what lets the client in after it is read on the way. Also for a further subscription, for
         // the one that stands before the entry may be taken away before it has got there.
@@ -54,6 +61,8 @@ impl Session {
     pub(super) fn follow(&mut self, filter: Filter, position: Position) -> &Subscription {
         self.subscriptions_made += 1;
         self.subscriptions_changed += 1;
+        // Few have as many as a list would grow to.
+        self.subscriptions.reserve_exact(1);
         self.subscriptions.push_mut(Subscription { number: self.subscriptions_made, filter, position })
     }
 
@@ -83,8 +92,14 @@ impl Session {
     pub(super) async fn publish(&self, event: Value) -> Result<Value, Refusal> {
         let claims = self.claims(EventsWriteOwn::NAME)?;
         let author = Author::of(&self.state, claims).await?;
-        let accepted = events::accept(self.state.registry, &author, vec![event], true)?;
-        let receipts = events::publish_all(&self.state, accepted).await?;
+        let publish = async {
+            let accepted = events::accept(&self.state.registry, &author, vec![event], true)?;
+            events::publish_all(&self.state, accepted).await
+        };
+        let receipts = match self.state.traces.begin("publish".to_owned(), None) {
+            Some(work) => work.run(publish).await?,
+            None => publish.await?,
+        };
         Ok(json!(receipts.first()))
     }
 

@@ -1,6 +1,8 @@
 //! The commands of rooms: `join`, `leave`, `presence`. A connection is in the rooms that its subscriptions name, so the log
 //! and who is there cannot tell two stories.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::command::Join;
@@ -20,7 +22,7 @@ impl Session {
             joined
         } else {
             let types = vec!["**".to_owned()];
-            self.add(Asked { types, room: Some(room.clone()), ..Asked::default() }, after).await?
+            self.add(Asked { types, room: Some(room.clone()), ..Asked::default() }, &BTreeMap::new(), after).await?
         };
         Ok(json!({ "room": room, "subscription": joined.name(), "position": joined.position }))
     }

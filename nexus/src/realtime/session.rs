@@ -255,7 +255,22 @@ impl Session {
 
 /// The end of a token on this process's clock.
 fn end_of(claims: &Claims) -> Instant {
-    let end = UNIX_EPOCH + Duration::from_secs(claims.exp);
-    let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+    // An issuer may write an end that no clock reaches.
+    let end = UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp));
+    let left = end.map_or(Duration::MAX, |end| end.duration_since(SystemTime::now()).unwrap_or_default());
     Instant::now() + left.min(LOOKED_AT_AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_whose_end_no_clock_reaches_is_looked_at_again_like_any_other() {
+        for exp in [u64::MAX, i64::MAX.unsigned_abs(), 4_102_444_800] {
+            let left = end_of(&Claims { exp, ..Claims::default() }) - Instant::now();
+            assert!(left <= LOOKED_AT_AGAIN && left > LOOKED_AT_AGAIN / 2, "{exp}: {left:?}");
+        }
+        assert!(end_of(&Claims { exp: 1, ..Claims::default() }) <= Instant::now());
+    }
 }

@@ -163,6 +163,9 @@ fn text(json: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 #[cfg(test)]
+mod laws;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

@@ -1,11 +1,13 @@
 //! What one subscription wants, and how far it has come. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::events::{Pattern, Registry};
-use crate::log::Entry;
+use crate::log::{Entry, FindVersion, Versions};
 use crate::position::Position;
 
 use super::limits::{ATTRIBUTES_MAX, PATTERNS_MAX, SUBJECTS_MAX};
@@ -37,12 +39,14 @@ pub struct Asked {
 /// The events that a client asks for.
 #[derive(Debug)]
 pub struct Filter {
+    registry: Arc<Registry>,
     patterns: Vec<Pattern>,
     /// The registered types that a pattern matches, so that no pattern is tried per event.
-    types: Vec<&'static str>,
+    types: Vec<Arc<str>>,
     subjects: Option<Vec<String>>,
     attributes: Box<[(String, String)]>,
     room: Option<Box<str>>,
+    versions: Versions,
 }
 
 /// Why a filter is refused; the text is for the client.
@@ -75,7 +79,7 @@ pub enum ReadFilter {
 
 impl Filter {
     /// A filter from what the client sent.
-    pub fn read(asked: Asked) -> Result<Self, ReadFilter> {
+    pub fn read(registry: &Arc<Registry>, asked: Asked) -> Result<Self, ReadFilter> {
         let Asked { types, subjects, attributes, room } = asked;
         if types.is_empty() || types.len() > PATTERNS_MAX {
             return Err(ReadFilter::CountPatterns);
@@ -87,7 +91,7 @@ impl Filter {
         for text in types {
             let refused = || ReadFilter::MatchType(shortened(&text));
             let pattern: Pattern = text.parse().map_err(|_| refused())?;
-            if Registry::global().matching(std::slice::from_ref(&pattern)).is_empty() {
+            if registry.matching(std::slice::from_ref(&pattern)).is_empty() {
                 return Err(refused());
             }
             patterns.push(pattern);
@@ -95,9 +99,25 @@ impl Filter {
         if room.as_ref().is_some_and(|room| !is_room(room)) {
             return Err(ReadFilter::NameRoom);
         }
-        let types = Registry::global().matching(&patterns);
+        let types = registry.matching(&patterns);
         let attributes = attributes_of(attributes)?;
-        Ok(Self { patterns, types, subjects, attributes, room: room.map(String::into_boxed_str) })
+        let (room, versions) = (room.map(String::into_boxed_str), Versions::default());
+        Ok(Self { registry: Arc::clone(registry), patterns, types, subjects, attributes, room, versions })
+    }
+
+    /// The same, with events in the versions that the client asks for, by type.
+    pub fn in_versions(self, asked: &BTreeMap<String, u16>) -> Result<Self, FindVersion> {
+        Ok(Self { versions: Versions::read(&self.registry, asked)?, ..self })
+    }
+
+    /// The versions that the client asks for.
+    pub fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    /// The event's JSON for the client.
+    pub fn text<'a>(&self, entry: &'a Entry) -> Cow<'a, [u8]> {
+        self.versions.text(&self.registry, entry)
     }
 
     /// What the client asked for.
@@ -118,9 +138,20 @@ impl Filter {
             && self.attributes.iter().all(|(name, value)| entry.attribute(name) == Some(value))
     }
 
+    /// The patterns of types that the client asked for.
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
     /// The registered types that are wanted.
-    pub fn types(&self) -> &[&'static str] {
+    pub fn types(&self) -> &[Arc<str>] {
         &self.types
+    }
+
+    /// The types to look for in the log; nothing when every type is wanted, also those of newer pods.
+    pub fn selected_types(&self) -> Option<Vec<&str>> {
+        let all = self.patterns.iter().any(Pattern::is_any);
+        (!all).then(|| self.types.iter().map(|event_type| &**event_type).collect())
     }
 
     /// The subjects that are wanted; nothing when all are.
@@ -135,8 +166,8 @@ impl Filter {
 
     /// A newer pod may know a type that this one does not; the patterns decide then.
     fn wants_type(&self, event_type: &str) -> bool {
-        self.types.contains(&event_type)
-            || (Registry::global().get(event_type).is_none()
+        self.types.iter().any(|wanted| **wanted == *event_type)
+            || (self.registry.get(event_type).is_none()
                 && self.patterns.iter().any(|pattern| pattern.matches(event_type)))
     }
 }
@@ -201,7 +232,9 @@ mod tests {
             audience: crate::events::Audience::joined("user/u\x1fwallet/1"),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from_static(br#"{"source":"/mint","tenant":"a"}"#),
+            published: None,
             attributes: crate::log::event::Attributes::default(),
+            delivery: crate::traces::Delivery::default(),
         }
     }
 
@@ -213,8 +246,12 @@ mod tests {
         Asked { attributes: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..asked(&["**"]) }
     }
 
+    fn filter(asked: Asked) -> Result<Filter, ReadFilter> {
+        Filter::read(&Arc::new(Registry::built_in()), asked)
+    }
+
     fn read(asked: Asked) -> Filter {
-        Filter::read(asked).expect("the filter is valid")
+        filter(asked).expect("the filter is valid")
     }
 
     #[test]
@@ -263,7 +300,7 @@ mod tests {
 
     #[test]
     fn filters_that_cannot_match_are_refused_each_with_its_reason() {
-        let refused = |asked: Asked| Filter::read(asked).err();
+        let refused = |asked: Asked| filter(asked).err();
         assert_eq!(refused(asked(&[])), Some(ReadFilter::CountPatterns));
         assert_eq!(refused(asked(&["**"; 17])), Some(ReadFilter::CountPatterns));
         assert_eq!(refused(asked(&["walet.*"])), Some(ReadFilter::MatchType("walet.*".into())));

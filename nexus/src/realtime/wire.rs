@@ -281,6 +281,9 @@ fn control(first: u8, payload: &[u8], into: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
+mod laws;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

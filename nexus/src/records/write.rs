@@ -13,6 +13,7 @@ use super::new_user::NewUser;
 use super::user::User;
 use crate::events::system::{UserLogin, UserRegistered};
 use crate::log::{self, AppendEvents, NewEvent};
+use crate::traces;
 
 const INSERT_USER: &str = "INSERT INTO users (id, email, display_name, created_at, updated_at)
     VALUES ($1, $2, $3, $4, $4)";
@@ -140,6 +141,7 @@ async fn finish(
     event: &NewEvent,
     key: Option<&IdempotencyKey>,
 ) -> Result<Written, WriteRecord> {
+    let _append = traces::step("append");
     let outbox_id = log::append(&mut transaction, event).await.map_err(WriteRecord::AppendEvent)?;
     let answer = serde_json::to_string(user).expect("a user has only string keys, so it always serialises");
     if let Some(key) = key {

@@ -7,7 +7,7 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Version, description and statements of each file in `migrations/`. One that was released is never changed.
-const FILES: [(i64, &str, &str); 7] = [
+const FILES: [(i64, &str, &str); 11] = [
     (1, "log", include_str!("../../migrations/0001_log.sql")),
     (2, "users", include_str!("../../migrations/0002_users.sql")),
     (3, "idempotency", include_str!("../../migrations/0003_idempotency.sql")),
@@ -15,6 +15,10 @@ const FILES: [(i64, &str, &str); 7] = [
     (5, "audience", include_str!("../../migrations/0005_audience.sql")),
     (6, "revocation", include_str!("../../migrations/0006_revocation.sql")),
     (7, "history", include_str!("../../migrations/0007_history.sql")),
+    (8, "consumers", include_str!("../../migrations/0008_consumers.sql")),
+    (9, "webhooks", include_str!("../../migrations/0009_webhooks.sql")),
+    (10, "outbox_time", include_str!("../../migrations/0010_outbox_time.sql")),
+    (11, "revocation_end", include_str!("../../migrations/0011_revocation_end.sql")),
 ];
 
 /// All of them, in their order.

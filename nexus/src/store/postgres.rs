@@ -102,8 +102,8 @@ async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         .map(|()| true)
 }
 
-/// Brings the schema to this build's version. Safe to run by several pods at once.
-pub async fn migrate(config: &DatabaseConfig) -> Result<(), PrepareDatabase> {
+/// Brings the schema to this build's version, and tells it the event types. Safe to run by several pods at once.
+pub async fn migrate(config: &DatabaseConfig, registry: &Registry) -> Result<(), PrepareDatabase> {
     // A migration may rightly take longer than a request.
     let options = connect_options(config)?.options([("statement_timeout", "10min"), ("lock_timeout", "30s")]);
     let mut connection = PgConnection::connect_with(&options).await.map_err(PrepareDatabase::ConnectDatabase)?;
@@ -118,6 +118,6 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<(), PrepareDatabase> {
         sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await.map_err(PrepareDatabase::CreateSchema)?;
     }
     migrations::migrator().run(&mut connection).await.map_err(PrepareDatabase::ApplyMigrations)?;
-    sql::register_types(&mut connection, Registry::global()).await.map_err(PrepareDatabase::RegisterTypes)?;
+    sql::register_types(&mut connection, registry).await.map_err(PrepareDatabase::RegisterTypes)?;
     connection.close().await.map_err(PrepareDatabase::ConnectDatabase)
 }

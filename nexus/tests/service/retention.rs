@@ -1,8 +1,10 @@
 //! Retention: at least the promised events stay, and who asks for older ones is told of the gap.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::support::{Client, World, event, until};
+use crate::support::{Client, Instance, World, event, until};
 
 async fn publish_many(client: &Client, from: usize, count: usize) {
     let events: Vec<Value> = (from..from + count).map(|number| event(&format!("event-{number}"), "a")).collect();
@@ -36,6 +38,54 @@ async fn old_events_go_and_at_least_a_thousand_stay() {
     assert_eq!(page["events"][0]["position"], "1.2001");
     let whole = client.history("limit=1").await.body;
     assert_eq!((whole.get("gap"), &whole["events"][0]["position"]), (None, &json!("1.2001")));
+}
+
+async fn oldest(world: &World) -> i64 {
+    sqlx::query_scalar("SELECT min(seq) FROM log").fetch_one(&world.postgres).await.expect("ask")
+}
+
+/// Makes the entries up to `seq` a day old.
+async fn age(world: &World, seq: i64) {
+    let age = "UPDATE log SET recorded_at = recorded_at - interval '1 day' WHERE seq <= $1";
+    sqlx::query(age).bind(seq).execute(&world.postgres).await.expect("the entries can be aged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_old_goes_before_its_number_makes_it_go_and_a_thousand_stay() {
+    let world = World::new().await;
+    let start = async || {
+        let change = |config: &mut nexus::config::Config| {
+            config.limits.retention_events_min = 4_000;
+            config.limits.retention_hours_max = Some(12);
+        };
+        world.nexus_with(change).await
+    };
+    // A pod looks through the log when it starts.
+    let again = async |instance: Instance| {
+        instance.nexus.stop(Duration::ZERO).await;
+        start().await
+    };
+    let mut instance = start().await;
+    publish_many(&instance.client, 0, 3_500).await;
+    // All but the last entry of the second partition.
+    age(&world, 1_999).await;
+    instance = again(instance).await;
+    until("the first partition to go", async || (oldest(&world).await == 1_001).then_some(())).await;
+    let gap = instance.client.history("after=1.10&limit=1").await.body["gap"].clone();
+    assert_eq!(gap, json!({"from": "1.10", "to": "1.1000"}));
+
+    age(&world, 3_500).await;
+    instance = again(instance).await;
+    until("the second partition to go", async || (oldest(&world).await == 2_001).then_some(())).await;
+    // As soon as a thousand are left behind it, the third one goes too.
+    publish_many(&instance.client, 3_500, 499).await;
+    instance = again(instance).await;
+    assert_eq!(instance.client.history("limit=1").await.body["events"][0]["position"], "1.2001");
+    publish_many(&instance.client, 3_999, 1).await;
+    let _last = again(instance).await;
+    until("the third partition to go", async || (oldest(&world).await == 3_001).then_some(())).await;
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM log").fetch_one(&world.postgres).await.expect("ask");
+    assert_eq!(kept, 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

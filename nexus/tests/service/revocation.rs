@@ -119,3 +119,81 @@ async fn only_an_administrator_revokes_and_says_what() {
         assert_eq!((answer.problem(), answer.violations()), ((422, "invalid_document"), vec![path]), "{document}");
     }
 }
+
+async fn revocations(world: &World) -> Vec<String> {
+    let rows = sqlx::query_scalar("SELECT coalesce(subject, token_id) FROM revocation ORDER BY id");
+    rows.fetch_all(&world.postgres).await.expect("ask")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_is_forgotten_when_no_token_that_it_concerns_can_count() {
+    let world = World::new().await;
+    let (one, two) = (world.nexus().await, world.nexus().await);
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    for (name, expires) in [("ended", json!(later)), ("lasting", json!(later)), ("unknown", json!(null))] {
+        let answer = one.client.post("/v1/revocations", &json!({"subject": name, "expires": expires})).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        assert_eq!(answer.body["expires"], expires);
+    }
+    let past = json!({"subject": "ann", "expires": "2020-01-01T00:00:00Z"});
+    assert_eq!(one.client.post("/v1/revocations", &past).await.violations(), ["/expires"]);
+    let status = async |instance: &crate::support::Instance, subject: &str| {
+        let token = token(subject, "1", Some(now() - 5));
+        instance.client.with_token(Some(token)).get("/v1/events").await.status
+    };
+    for subject in ["ended", "lasting", "unknown"] {
+        until("the other pod to know", async || (status(&two, subject).await == 401).then_some(())).await;
+    }
+
+    // One that comes while another goes is noticed, though their number stays the same.
+    let mut both = world.postgres.begin().await.expect("begin");
+    sqlx::query("DELETE FROM revocation WHERE subject = 'lasting'").execute(&mut *both).await.expect("removed");
+    sqlx::query("INSERT INTO revocation (subject) VALUES ('late')").execute(&mut *both).await.expect("inserted");
+    both.commit().await.expect("commit");
+    for instance in [&one, &two] {
+        for (subject, wanted) in [("late", 401), ("lasting", 200)] {
+            until("the pod to know", async || (status(instance, subject).await == wanted).then_some(())).await;
+        }
+    }
+
+    // Half a minute after the end a token might still count somewhere; after two minutes none does.
+    let end = async |interval: &str| {
+        let end = "UPDATE revocation SET ends_at = now() - $1::text::interval WHERE subject = 'ended'";
+        sqlx::query(end).bind(interval.to_owned()).execute(&world.postgres).await.expect("time can be turned");
+    };
+    end("30 seconds").await;
+    assert_eq!(one.client.post("/v1/revocations", &json!({"token_id": "looked again"})).await.status, 201);
+    assert_eq!(revocations(&world).await, ["ended", "unknown", "late", "looked again"]);
+    end("2 minutes").await;
+    until("what has ended to be removed", async || (revocations(&world).await.len() == 3).then_some(())).await;
+    assert_eq!(revocations(&world).await, ["unknown", "late", "looked again"]);
+    for instance in [&one, &two] {
+        for (subject, wanted) in [("late", 401), ("unknown", 401), ("ended", 200)] {
+            until("the pod to know", async || (status(instance, subject).await == wanted).then_some(())).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_life_of_tokens_is_bounded_every_revocation_has_an_end() {
+    let world = World::new().await;
+    let bounded = world.nexus_with(|config| config.auth.token_seconds_max = Some(3_600));
+    let unbounded = world.nexus().await;
+    let status = async |client: &crate::support::Client, token: String| {
+        client.with_token(Some(token)).get("/v1/events").await.status
+    };
+    let client = bounded.await.client;
+    let issued = now();
+    for (iat, wanted) in [(Some(issued), 200), (Some(issued - 10), 401), (None, 401)] {
+        assert_eq!(status(&client, token("ann", "1", iat)).await, wanted, "{iat:?}");
+        assert_eq!(status(&unbounded.client, token("ann", "1", iat)).await, 200, "{iat:?}");
+    }
+    let insert =
+        "INSERT INTO revocation (subject, revoked_at) VALUES ('new', now()), ('old', now() - interval '2 hours')";
+    sqlx::query(insert).execute(&world.postgres).await.expect("inserted");
+    until("the old one to be removed", async || (revocations(&world).await == ["new"]).then_some(())).await;
+    until("the new one to count", async || {
+        (status(&client, token("new", "1", Some(issued))).await == 401).then_some(())
+    })
+    .await;
+}

@@ -286,14 +286,15 @@ async fn a_transaction_that_holds_the_key_of_one_event_does_not_hold_up_the_othe
 
 /// The key under which the log knows an event again.
 fn key_of(source: &str, id: &str) -> uuid::Uuid {
-    let event = nexus::log::NewEvent::accepted(nexus::events::CloudEvent {
+    let event = nexus::events::CloudEvent {
         id: id.to_owned(),
         source: source.to_owned(),
         event_type: String::new(),
         subject: String::new(),
         time: jiff::Timestamp::UNIX_EPOCH,
+        version: 1,
         data: Value::Null,
         extensions: std::collections::BTreeMap::new(),
-    });
-    event.key()
+    };
+    nexus::log::NewEvent::accepted(event, nexus::events::Audience::default()).key()
 }

@@ -1,11 +1,14 @@
 //! The ground that every service test stands on.
 
 pub(crate) mod client;
+pub(crate) mod consumers;
 pub(crate) mod event_source;
 pub(crate) mod events;
 pub(crate) mod people;
 pub(crate) mod polling;
 pub(crate) mod proxy;
+pub(crate) mod raw;
+pub(crate) mod receiver;
 pub(crate) mod socket;
 pub(crate) mod socket_io;
 pub(crate) mod world;

@@ -24,6 +24,14 @@ pub struct NexusSpec {
     #[schemars(length(max = 64), inner(length(max = 256), regex(pattern = r"^https?://[^/\s,]+$")))]
     pub allowed_origins: Vec<String>,
 
+    /// Name of a ConfigMap in this namespace with event types of your own, one JSON file per key, whose name ends in
+    /// `.json`. Default: empty, which means none. It must be there before Nexus is made.
+    /// Effect of a change, also of the content: rolling restart within a minute. With a file that is wrong the new pods
+    /// do not start, and say so in their log; the old ones go on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253), regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"))]
+    pub event_types_config_map: String,
+
     /// How much of the event log is kept.
     #[serde(default)]
     pub retention: RetentionSpec,

@@ -140,6 +140,11 @@ fn check_nexus(refusals: &mut Refusals, azora: &AzoraDataLayer) {
     refusals.unless(body, "OutOfRange", "spec.nexus.limits.bodyBytesMax", "must be from 1024 to 16777216");
     let frame = (1024..=1 << 20).contains(&nexus.limits.frame_bytes_max);
     refusals.unless(frame, "OutOfRange", "spec.nexus.limits.frameBytesMax", "must be from 1024 to 1048576");
+    let map = &nexus.event_types_config_map;
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    let name = map.len() <= 253 && map.bytes().all(plain) && !map.starts_with(['-', '.']) && !map.ends_with(['-', '.']);
+    let message = "must be the name of a ConfigMap: a-z, 0-9, - and .";
+    refusals.unless(name, "NameInvalid", "spec.nexus.eventTypesConfigMap", message);
     for origin in &nexus.allowed_origins {
         let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
         let plain = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ',', ' ', '\t', '\n']));
@@ -245,6 +250,7 @@ fn nexus(azora: &AzoraDataLayer, workload: Workload) -> Nexus {
         issuer: given(&spec.auth.issuer),
         audience: given(&spec.auth.audience),
         allowed_origins: spec.allowed_origins.clone(),
+        event_types: given(&spec.event_types_config_map),
         retention_events_min: spec.retention.events_min,
         body_bytes_max: spec.limits.body_bytes_max,
         frame_bytes_max: spec.limits.frame_bytes_max,

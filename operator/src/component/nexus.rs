@@ -9,15 +9,22 @@ use crate::layer::Layer;
 use crate::names::{self, Component, NEXUS_PORT};
 use crate::reconcile::objects::Objects;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
-use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ConfigMapVolumeSource, Container, EnvVar, PodSpec, PodTemplateSpec, Volume, VolumeMount,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
 use pod::Patience;
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 const COMPONENT: Component = Component::Nexus;
+
+/// Where the user's event types are mounted.
+const EVENT_TYPES_FOLDER: &str = "/etc/nexus/event-types";
+
+/// The annotation on a pod that restarts it when the user's event types change, which Nexus reads at start only.
+const EVENT_TYPES_ANNOTATION: &str = "azora.io/event-types";
 
 /// Seconds in which clients are told to reconnect elsewhere before a pod stops.
 const DRAIN_SECONDS: i64 = 10;
@@ -34,9 +41,25 @@ pub fn surroundings(layer: &Layer, credentials: &Credentials) -> Objects {
     }
 }
 
-/// The Deployment, which waits for the stores when it is made the first time.
-pub fn workload(layer: &Layer, credentials: &Credentials) -> Objects {
-    Objects { deployments: vec![deployment(layer, credentials)], ..Objects::default() }
+/// The Deployment, which waits for the stores when it is made the first time; `event_types` is the digest of those of the
+/// user.
+pub fn workload(layer: &Layer, credentials: &Credentials, event_types: Option<&str>) -> Objects {
+    Objects { deployments: vec![deployment(layer, credentials, event_types)], ..Objects::default() }
+}
+
+/// Differs when a file of the ConfigMap does.
+pub fn digest_of_event_types(map: &ConfigMap) -> String {
+    let text = map.data.iter().flatten().flat_map(|(key, file)| [key.clone(), file.clone()]);
+    let binary = map.binary_data.iter().flatten();
+    let binary = binary.flat_map(|(key, file)| [key.clone(), String::from_utf8_lossy(&file.0).into_owned()]);
+    let parts: Vec<String> = text.chain(binary).collect();
+    pod::digest(parts.iter().map(String::as_str))
+}
+
+/// The digest with which the Deployment runs.
+pub fn live_event_types(live: &Deployment) -> Option<String> {
+    let annotations = live.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?;
+    annotations.get(EVENT_TYPES_ANNOTATION).cloned()
 }
 
 /// Asks Nexus through its Service whether it serves.
@@ -50,7 +73,7 @@ pub async fn observe(layer: &Layer) -> Answer<Infallible> {
     }
 }
 
-fn deployment(layer: &Layer, credentials: &Credentials) -> Deployment {
+fn deployment(layer: &Layer, credentials: &Credentials, event_types: Option<&str>) -> Deployment {
     let addresses = [
         binding::postgres_uri(layer, credentials),
         binding::mongo_uri(layer, credentials),
@@ -58,6 +81,8 @@ fn deployment(layer: &Layer, credentials: &Credentials) -> Deployment {
         credentials.get(crate::credentials::NEXUS_SIGNING_KEY).to_owned(),
     ];
     let digest = pod::digest(addresses.iter().map(String::as_str));
+    let types = event_types.map(|digest| (EVENT_TYPES_ANNOTATION.to_owned(), digest.to_owned()));
+    let annotations = [(pod::CONFIGURATION_ANNOTATION.to_owned(), digest)].into_iter().chain(types).collect();
     Deployment {
         metadata: metadata(layer, COMPONENT, names::of(layer, COMPONENT)),
         spec: Some(DeploymentSpec {
@@ -77,7 +102,7 @@ fn deployment(layer: &Layer, credentials: &Credentials) -> Deployment {
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(names::labels(layer, COMPONENT)),
-                    annotations: Some(BTreeMap::from([(pod::CONFIGURATION_ANNOTATION.to_owned(), digest)])),
+                    annotations: Some(annotations),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod_spec(layer)),
@@ -92,7 +117,7 @@ fn pod_spec(layer: &Layer) -> PodSpec {
     let program = |name: &str, command: &str| Container {
         command: Some(pod::words(&["/usr/local/bin/nexus", command])),
         env: Some(environment(layer)),
-        volume_mounts: Some(vec![pod::mount("tmp", "/tmp")]),
+        volume_mounts: Some(mounts(layer)),
         ..pod::container(name, &layer.nexus.workload.image, &layer.nexus.workload.resources)
     };
     let probe =
@@ -110,9 +135,23 @@ fn pod_spec(layer: &Layer) -> PodSpec {
             liveness_probe: probe("/livez", 10, 6),
             ..program("nexus", "serve")
         }],
-        volumes: Some(vec![pod::scratch("tmp", "64Mi")]),
+        volumes: Some(volumes(layer)),
         ..PodSpec::default()
     }
+}
+
+fn mounts(layer: &Layer) -> Vec<VolumeMount> {
+    let types = layer.nexus.event_types.iter().map(|_| pod::mount_read_only("event-types", EVENT_TYPES_FOLDER));
+    [pod::mount("tmp", "/tmp")].into_iter().chain(types).collect()
+}
+
+fn volumes(layer: &Layer) -> Vec<Volume> {
+    let types = layer.nexus.event_types.iter().map(|name| Volume {
+        name: "event-types".to_owned(),
+        config_map: Some(ConfigMapVolumeSource { name: name.clone(), ..ConfigMapVolumeSource::default() }),
+        ..Volume::default()
+    });
+    [pod::scratch("tmp", "64Mi")].into_iter().chain(types).collect()
 }
 
 fn environment(layer: &Layer) -> Vec<EnvVar> {
@@ -136,6 +175,7 @@ fn environment(layer: &Layer) -> Vec<EnvVar> {
     });
     let optional = [("NEXUS_AUTH_ISSUER", &nexus.issuer), ("NEXUS_AUTH_AUDIENCE", &nexus.audience)];
     variables.extend(optional.into_iter().filter_map(|(name, value)| Some(pod::env(name, value.as_ref()?))));
+    variables.extend(nexus.event_types.iter().map(|_| pod::env("NEXUS_EVENT_TYPES", EVENT_TYPES_FOLDER)));
     if !nexus.allowed_origins.is_empty() {
         variables.push(pod::env("NEXUS_ALLOWED_ORIGINS", nexus.allowed_origins.join(",")));
     }

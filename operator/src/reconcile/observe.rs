@@ -30,6 +30,8 @@ pub struct Observed {
     pub pods: Vec<SeenPod>,
     /// Names of the ConfigMaps in which Patroni keeps its state.
     pub patroni_state: Vec<String>,
+    /// A digest of the user's event types; none when there is no such ConfigMap, or none is named.
+    pub event_types: Option<String>,
     /// What the databases say.
     pub answers: Answers,
 }
@@ -79,18 +81,19 @@ impl Default for Answers {
 
 /// Looks at everything of one layer.
 pub async fn observe(client: &Client, layer: &Layer) -> Result<Observed, Error> {
-    let (live, credentials, claims, pods, patroni_state) = tokio::try_join!(
+    let (live, credentials, claims, pods, patroni_state, event_types) = tokio::try_join!(
         list_ours(client, layer),
         read_credentials(client, &layer.namespace, &layer.name),
         list_claims(client, &layer.namespace, &layer.name),
         list_pods(client, &layer.namespace, &layer.name),
         list_patroni_state(client, &layer.namespace, &layer.name),
+        read_event_types(client, layer),
     )?;
     let answers = match &credentials {
         Some(secret) => ask(layer, secret, &live, &pods).await,
         None => Answers::default(),
     };
-    Ok(Observed { live, credentials, claims, pods, patroni_state, answers })
+    Ok(Observed { live, credentials, claims, pods, patroni_state, event_types, answers })
 }
 
 /// Asks all databases at once. One without a ready pod is not asked: a host name that does not exist yet would be
@@ -201,6 +204,16 @@ pub async fn read_credentials(client: &Client, namespace: &str, layer: &str) -> 
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let name = names::credentials(layer);
     api.get_opt(&name).await.map_err(|cause| Error::ReadCredentials { name, cause: Box::new(cause) })
+}
+
+/// Whoever changes the ConfigMap does not change the layer: it is read on every visit, and a steady layer has one twice a
+/// minute.
+async fn read_event_types(client: &Client, layer: &Layer) -> Result<Option<String>, Error> {
+    let Some(name) = &layer.nexus.event_types else { return Ok(None) };
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), &layer.namespace);
+    let read = api.get_opt(name).await;
+    let read = read.map_err(|cause| Error::ReadEventTypes { name: name.clone(), cause: Box::new(cause) })?;
+    Ok(read.as_ref().map(nexus::digest_of_event_types))
 }
 
 /// The volume claims of a layer.

@@ -10,6 +10,7 @@ use crate::layer::Layer;
 use crate::names::{self, Component};
 use crate::reconcile::objects::Objects;
 use crate::reconcile::observe::Observed;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use serde::Serialize;
 
@@ -75,21 +76,41 @@ pub fn plan(layer: &Layer, observed: &Observed, entropy: &Entropy) -> Plan {
     plan.objects.extend(redis::desired(layer, &plan.secrets));
     plan.objects.extend(nexus::surroundings(layer, &plan.secrets));
     plan.objects.network_policies.extend(network::desired(layer));
-    plan.holds = nexus_holds(layer, observed);
-    if plan.holds.is_empty() {
-        let workload = nexus::workload(layer, &plan.secrets);
+    let live = live_nexus(layer, observed);
+    plan.holds = if live.is_some() { Vec::new() } else { nexus_holds(observed) };
+    let lacks_types = event_types_hold(layer, observed);
+    // A Nexus that runs keeps the types it has.
+    let makes_nexus = live.is_some() || (plan.holds.is_empty() && lacks_types.is_none());
+    plan.holds.extend(lacks_types);
+    if makes_nexus {
+        let event_types = layer.nexus.event_types.as_ref();
+        let event_types =
+            event_types.and_then(|_| observed.event_types.clone().or_else(|| nexus::live_event_types(live?)));
+        let workload = nexus::workload(layer, &plan.secrets, event_types.as_deref());
         plan.objects.extend(workload);
     }
     plan
 }
 
+fn live_nexus<'a>(layer: &Layer, observed: &'a Observed) -> Option<&'a Deployment> {
+    let name = names::of(layer, Component::Nexus);
+    observed.live.deployments.iter().find(|live| live.metadata.name.as_ref() == Some(&name))
+}
+
+/// The user's event types are named, and not there: a pod would wait for their ConfigMap without a word.
+fn event_types_hold(layer: &Layer, observed: &Observed) -> Option<Hold> {
+    let name = layer.nexus.event_types.as_ref().filter(|_| observed.event_types.is_none())?;
+    Some(Hold {
+        component: Component::Nexus,
+        gate: "EventTypesMissing",
+        message: format!("spec.nexus.eventTypesConfigMap is {name}, and there is no ConfigMap of this name: make it"),
+        blocked: true,
+    })
+}
+
 /// Nexus is first made when its stores work, or its migrations would fail over and over. Once made it stays: an
 /// outage of a store is no reason to take it away.
-fn nexus_holds(layer: &Layer, observed: &Observed) -> Vec<Hold> {
-    let name = names::of(layer, Component::Nexus);
-    if observed.live.deployments.iter().any(|live| live.metadata.name.as_ref() == Some(&name)) {
-        return Vec::new();
-    }
+fn nexus_holds(observed: &Observed) -> Vec<Hold> {
     let answers = &observed.answers;
     let stores = [
         (Component::Postgres, matches!(answers.postgres, Answer::Works(_))),

@@ -53,7 +53,7 @@ impl<'a> Author<'a> {
         if event.source.strip_prefix("/users/") != Some(sub) {
             violations.push(Violation::new("/source", "must be `/users/` and your own id"));
         }
-        if definition.audience(&event.data).rooms().any(|room| !rooms.is_in(room)) {
+        if definition.audience(event).rooms().any(|room| !rooms.is_in(room)) {
             violations.push(Violation::new("/data", "is told in a room that you were not let into"));
         }
         if violations.is_empty() { Ok(()) } else { Err(ApiError::InvalidDocument(violations)) }

@@ -74,6 +74,11 @@ pub(crate) struct Listed {
 }
 
 impl Sessions {
+    /// The name of this pod among the others, made up at start.
+    pub(crate) fn pod(&self) -> &str {
+        &self.pod
+    }
+
     /// Lists a new session.
     pub(crate) fn open(&self) -> Listed {
         let (sender, requests) = mpsc::channel(WAITING_REQUESTS);

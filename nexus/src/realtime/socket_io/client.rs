@@ -1,6 +1,7 @@
 //! The Socket.IO side of a connection: its packets in and out, and how a client that was away is known again, on any
 //! pod. The commands are those of `/v1/stream`; each is an event of its name with one object, answered by the ack.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redis::AsyncTypedCommands as _;
@@ -47,6 +48,8 @@ struct Kept {
 struct KeptSubscription {
     #[serde(flatten)]
     asked: Asked,
+    #[serde(default)]
+    versions: BTreeMap<String, u16>,
     number: u64,
     /// Where it began, for a client that has got no event since.
     began: Position,
@@ -188,6 +191,7 @@ impl Client {
         let subscriptions = session.subscriptions.iter().map(|subscription| KeptSubscription {
             number: subscription.number,
             asked: subscription.filter.asked(),
+            versions: subscription.filter.versions().asked(),
             began: began(subscription.number).unwrap_or(subscription.position),
         });
         let kept = Kept {
@@ -216,8 +220,9 @@ impl Client {
         let Ok(offset) = offset.map(str::parse::<Offset>).transpose() else { return false };
         let mut starts = Vec::with_capacity(kept.subscriptions.len());
         let mut subscriptions = Vec::with_capacity(kept.subscriptions.len());
-        for KeptSubscription { number, asked, began } in kept.subscriptions {
-            let Ok(filter) = Filter::read(asked) else { return false };
+        for KeptSubscription { number, asked, versions, began } in kept.subscriptions {
+            let Ok(filter) = Filter::read(&session.state.registry, asked) else { return false };
+            let Ok(filter) = filter.in_versions(&versions) else { return false };
             // An offset of before the subscription was made says nothing about it.
             let after = offset.as_ref().and_then(|offset| offset.place(number)).unwrap_or(began);
             let Ok(position) = session.begin_at(Some(after)).await else { return false };
@@ -280,11 +285,11 @@ fn command(event: &Event<'_>) -> Result<Command, String> {
     Command::parse(&event.name, members)
 }
 
-/// Appends an event of the log, under the name of its type.
-pub(in crate::realtime) fn event(entry: &Entry, offset: &Offset, out: &mut Vec<u8>) {
+/// Appends an event of the log, whose JSON is `text`, under the name of its type.
+pub(in crate::realtime) fn event(entry: &Entry, text: &[u8], offset: &Offset, out: &mut Vec<u8>) {
     // A type has no character that JSON escapes.
     let name = format!("\"{}\"", entry.event_type);
-    push(name.as_bytes(), &entry.encoded, Some(&offset.to_string()), out);
+    push(name.as_bytes(), text, Some(&offset.to_string()), out);
 }
 
 /// Appends that the events after `from` up to `to` are gone. Without an offset: the next event has one.

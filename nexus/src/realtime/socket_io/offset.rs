@@ -69,9 +69,12 @@ impl FromStr for Offset {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::events::Registry;
     use crate::realtime::subscription::{Asked, Filter};
 
     fn at(seq: i64) -> Position {
@@ -79,8 +82,9 @@ mod tests {
     }
 
     fn subscription(number: u64, seq: i64) -> Subscription {
+        let registry = Arc::new(Registry::built_in());
         let everything = Asked { types: vec!["**".to_owned()], ..Asked::default() };
-        let filter = Filter::read(everything).expect("it matches everything");
+        let filter = Filter::read(&registry, everything).expect("it matches everything");
         Subscription { number, filter, position: at(seq) }
     }
 

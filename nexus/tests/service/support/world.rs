@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use nexus::config::Config;
+use nexus::events::Registry;
 use nexus::logging::LogFormat;
 use nexus::serve::Nexus;
 use nexus::store::postgres::migrate;
@@ -61,7 +62,7 @@ impl World {
             "--drain-seconds=0",
         ])
         .config;
-        migrate(&config.database).await.expect("the migrations apply");
+        migrate(&config.database, &Registry::built_in()).await.expect("the migrations apply");
         let options: PgConnectOptions = postgres_url.parse().expect("the URL is one of Postgres");
         let options = options.options([("search_path", name.as_str())]);
         let postgres = PgPoolOptions::new().max_connections(3).connect_lazy_with(options);
@@ -75,10 +76,14 @@ impl World {
 
     /// An instance with other settings, ready.
     pub(crate) async fn nexus_with(&self, change: impl FnOnce(&mut Config)) -> Instance {
-        let instance = self.unready_nexus_with(change).await;
-        until("the instance to be ready", async || (instance.client.get("/readyz").await.status == 200).then_some(()))
-            .await;
-        instance
+        self.unready_nexus_with(change).await.ready().await
+    }
+
+    /// An instance that has these event types, ready.
+    pub(crate) async fn nexus_of(&self, registry: Registry) -> Instance {
+        migrate(&self.config.database, &registry).await.expect("the types are registered");
+        let nexus = Nexus::start_with(self.config.clone(), registry).await.expect("the settings are right");
+        Instance::of(nexus).ready().await
     }
 
     /// An instance that other ones are told of, with short heartbeats, ready.
@@ -97,8 +102,7 @@ impl World {
         let mut config = self.config.clone();
         change(&mut config);
         let nexus = Nexus::start(config).await.expect("the settings are right");
-        let client = Client::new(nexus.address(), "admin");
-        Instance { nexus, client }
+        Instance::of(nexus)
     }
 
     /// Sequence numbers and outbox numbers of the log, in order.
@@ -114,6 +118,19 @@ pub(crate) fn free_port() -> u16 {
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
+    }
+}
+
+impl Instance {
+    fn of(nexus: Nexus) -> Self {
+        let client = Client::new(nexus.address(), "admin");
+        Self { nexus, client }
+    }
+
+    async fn ready(self) -> Self {
+        until("the instance to be ready", async || (self.client.get("/readyz").await.status == 200).then_some(()))
+            .await;
+        self
     }
 }
 
