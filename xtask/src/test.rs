@@ -98,12 +98,14 @@ fn tests(args: &Args, ahead: Ahead, slow: &mut SlowChecks, summary: &mut Summary
     if args.filter.is_none() {
         summary.attempt("documentation examples", || libtest::documentation_examples(&folder));
     }
+    // The service tests wait with deadlines: beside a compiler that takes every processor they would miss some.
+    ahead.finish();
     within("service tests", services, &of(Needs::Services), options(), summary);
     if args.skip_e2e {
         summary.left_out("end to end", "--skip-e2e");
         return Ok(());
     }
-    let cluster = || end_to_end::prepare(args.context.as_deref(), ahead).context("set up the cluster");
+    let cluster = || end_to_end::prepare(args.context.as_deref()).context("set up the cluster");
     let options = Options { threads: Some(THREADS_QUEUEING), ..options() };
     thread::scope(|scope| {
         let (one_is_left, told) = mpsc::channel();

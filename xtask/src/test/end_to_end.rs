@@ -9,7 +9,7 @@ use anyhow::Result;
 
 /// Makes sure that all is there, and returns what the tests read from their environment.
 /// Each part takes what is there already, so this costs seconds where nothing has changed.
-pub(super) fn prepare(context: Option<&str>, ahead: Ahead) -> Result<((), Vec<(String, String)>)> {
+pub(super) fn prepare(context: Option<&str>) -> Result<((), Vec<(String, String)>)> {
     // What `up` does at the same time would be done twice, or undone.
     let _lock = store::lock("up")?;
     let engine = Engine::ready()?;
@@ -18,7 +18,7 @@ pub(super) fn prepare(context: Option<&str>, ahead: Ahead) -> Result<((), Vec<(S
         None => cluster::ensure(&engine)?,
     };
     tools::helm()?;
-    let images = images::build_all(&engine, ahead)?;
+    let images = images::build_all(&engine, Ahead::default())?;
     cluster.load(&images)?;
     chart::install(&cluster, &images)?;
     Ok(((), vec![("AZORA_TEST_CONTEXT".to_owned(), cluster.context().to_owned())]))
