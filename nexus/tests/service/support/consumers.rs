@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Answer, Client};
+use super::until;
 
 /// A consumer, as a caller at one pod knows it.
 pub(crate) struct Consumer {
@@ -43,7 +44,12 @@ impl Consumer {
     }
 
     pub(crate) async fn lease_with(&self, asked: Value) -> Vec<Value> {
-        let answer = self.post("lease", asked).await;
+        // The database of a loaded machine may not answer in time: one is told to ask again, as every client is.
+        let answer = until("the lease to be answered", async || {
+            let answer = self.post("lease", asked.clone()).await;
+            (answer.status != 503).then_some(answer)
+        })
+        .await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.body["deliveries"].as_array().expect("deliveries").clone()
     }
