@@ -8,15 +8,13 @@ mod libtest;
 mod summary;
 
 use crate::cargo;
-use crate::check::{self, Check};
+use crate::check::CHECKS;
 use crate::images::{self, Ahead};
 use crate::output::{self, Step};
 use crate::services::{Ports, Services};
 use anyhow::{Context as _, Result};
 use binaries::{Binary, Needs};
 use libtest::Options;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Instant;
 use summary::{Counts, Suite, Summary};
 
@@ -45,43 +43,27 @@ pub fn run(args: &Args) -> Result<()> {
     // A filter may leave nothing for the cluster.
     let ahead = (args.filter.is_none() && !args.skip_e2e).then(images::compile_ahead).unwrap_or_default();
     if args.filter.is_none() {
-        output::note("Checks");
-        summary.extend(checks(&check::QUICK));
+        checks(&mut summary);
     }
-    let mut slow = SlowChecks { begun: args.filter.is_some() };
-    if let Err(error) = tests(args, ahead, &mut slow, &mut summary) {
+    if let Err(error) = tests(args, ahead, &mut summary) {
         summary.broken("build of the tests", &error);
     }
-    summary.extend(slow.run());
     output::result(&summary.table());
     // The summary's last line is the last word.
     if summary.failed() { Err(output::Said(1).into()) } else { Ok(()) }
 }
 
-fn checks(checks: &[Check]) -> Vec<Suite> {
-    let suite = |check: &Check| {
+fn checks(summary: &mut Summary) {
+    output::note("Checks");
+    for check in CHECKS {
         let started = Instant::now();
         let passed = u32::from(check.passes());
         let counts = Counts { passed, failed: 1 - passed, ignored: 0 };
-        Suite { name: check.name.to_owned(), counts, took: started.elapsed() }
-    };
-    checks.iter().map(suite).collect()
-}
-
-/// The checks that keep the processors busy for minutes. The last end-to-end test does nothing but watch for five
-/// minutes: they run beside it, and wherever there is none, at the end.
-struct SlowChecks {
-    begun: bool,
-}
-
-impl SlowChecks {
-    /// Runs them, unless they have.
-    fn run(&mut self) -> Vec<Suite> {
-        if std::mem::replace(&mut self.begun, true) { Vec::new() } else { checks(&check::SLOW) }
+        summary.add(Suite { name: check.name.to_owned(), counts, took: started.elapsed() });
     }
 }
 
-fn tests(args: &Args, ahead: Ahead, slow: &mut SlowChecks, summary: &mut Summary) -> Result<()> {
+fn tests(args: &Args, ahead: Ahead, summary: &mut Summary) -> Result<()> {
     output::note("Tests");
     let step = Step::start("build the tests");
     // Kept until all have run: another clone would build others in their place.
@@ -93,27 +75,21 @@ fn tests(args: &Args, ahead: Ahead, slow: &mut SlowChecks, summary: &mut Summary
     }
     let of = |needs: Needs| binaries.iter().filter(move |binary| binary.needs == needs).collect::<Vec<_>>();
 
-    let options = || Options { filter: args.filter.as_deref(), ..Options::default() };
-    run_each(&of(Needs::Nothing), &options(), summary);
+    let options = Options { filter: args.filter.as_deref(), ..Options::default() };
+    run_each(&of(Needs::Nothing), &options, summary);
     if args.filter.is_none() {
         summary.attempt("documentation examples", || libtest::documentation_examples(&folder));
     }
     // The service tests wait with deadlines: beside a compiler that takes every processor they would miss some.
     ahead.finish();
-    within("service tests", services, &of(Needs::Services), options(), summary);
+    within("service tests", services, &of(Needs::Services), &options, summary);
     if args.skip_e2e {
         summary.left_out("end to end", "--skip-e2e");
         return Ok(());
     }
     let cluster = || end_to_end::prepare(args.context.as_deref()).context("set up the cluster");
-    let options = Options { threads: Some(THREADS_QUEUEING), ..options() };
-    thread::scope(|scope| {
-        let (one_is_left, told) = mpsc::channel();
-        let beside = scope.spawn(move || if told.recv().is_ok() { slow.run() } else { Vec::new() });
-        let options = Options { one_is_left: Some(one_is_left), ..options };
-        within("end to end", cluster, &of(Needs::Cluster), options, summary);
-        summary.extend(beside.join().unwrap_or_default());
-    });
+    let options = Options { threads: Some(THREADS_QUEUEING), ..options };
+    within("end to end", cluster, &of(Needs::Cluster), &options, summary);
     Ok(())
 }
 
@@ -123,7 +99,7 @@ fn within<Guard>(
     name: &str,
     prepare: impl FnOnce() -> Result<(Guard, Vec<(String, String)>)>,
     binaries: &[&Binary],
-    options: Options<'_>,
+    options: &Options<'_>,
     summary: &mut Summary,
 ) {
     if binaries.is_empty() {
@@ -132,7 +108,7 @@ fn within<Guard>(
     match prepare() {
         Ok((_guard, environment)) => {
             let threads = options.threads.or(Some(THREADS_WAITING));
-            let options = Options { environment, threads, show_passed: true, ..options };
+            let options = Options { environment, threads, show_passed: true, ..*options };
             run_each(binaries, &options, summary);
         }
         Err(error) => summary.broken(name, &error),

@@ -8,7 +8,6 @@ use crate::{output, run};
 use anyhow::{Context as _, Result};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::Sender;
 
 /// How to run a binary.
 #[derive(Default)]
@@ -21,19 +20,12 @@ pub(super) struct Options<'a> {
     pub(super) show_passed: bool,
     /// What the tests read from their environment.
     pub(super) environment: Vec<(String, String)>,
-    /// Is told when all tests but one have ended.
-    pub(super) one_is_left: Option<Sender<()>>,
 }
 
 /// Whether a binary has a test whose name contains `filter`.
 pub(super) fn has(binary: &Binary, filter: &str) -> bool {
-    count(binary, Some(filter)).is_ok_and(|count| count > 0)
-}
-
-/// How many tests a binary has whose name contains `filter`.
-fn count(binary: &Binary, filter: Option<&str>) -> Result<usize> {
-    let list = run::text(run::command(&binary.file, filter).args(["--list", "--format", "terse"]))?;
-    Ok(list.lines().filter(|line| line.ends_with(": test")).count())
+    let list = run::text(&mut run::command(&binary.file, [filter, "--list", "--format", "terse"]));
+    list.is_ok_and(|list| list.lines().any(|line| line.ends_with(": test")))
 }
 
 /// Runs a binary.
@@ -45,36 +37,22 @@ pub(super) fn run(binary: &Binary, options: &Options<'_>) -> Result<Counts> {
     if let Some(threads) = options.threads {
         command.arg(format!("--test-threads={threads}"));
     }
-    let mut left = count(binary, options.filter)?;
-    follow(&mut command, options.show_passed, || {
-        left = left.saturating_sub(1);
-        if let Some(one_is_left) = options.one_is_left.as_ref().filter(|_| left == 1) {
-            // Whoever does not listen has nothing to do then.
-            let _ = one_is_left.send(());
-        }
-    })
+    follow(&mut command, options.show_passed)
 }
 
 /// Compiles and runs the examples in the libraries' documentation.
 pub(super) fn documentation_examples(build: &BuildFolder) -> Result<Counts> {
-    follow(
-        &mut build.command(["test", "--quiet", "--workspace", "--all-features", "--doc", "--no-fail-fast"]),
-        false,
-        || {},
-    )
+    follow(&mut build.command(["test", "--quiet", "--workspace", "--all-features", "--doc", "--no-fail-fast"]), false)
 }
 
-/// Runs a command, shows what it prints as it comes, says when a test has ended, and adds up the results.
-fn follow(command: &mut Command, show_passed: bool, mut ended: impl FnMut()) -> Result<Counts> {
+/// Runs a command, shows what it prints as it comes, and adds up its results.
+fn follow(command: &mut Command, show_passed: bool) -> Result<Counts> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start the tests")?;
     let printed = child.stdout.take().context("read what the tests print")?;
     let mut counts = Counts::default();
     for line in BufReader::new(printed).split(b'\n') {
         let line = line.context("read what the tests print")?;
         let line = String::from_utf8_lossy(&line);
-        if has_ended(&line) {
-            ended();
-        }
         if let Some(result) = result(&line) {
             counts.add(result);
         } else if shows(&line, show_passed) {
@@ -97,11 +75,6 @@ fn result(line: &str) -> Option<Counts> {
         part.trim().parse().ok()
     };
     Some(Counts { passed: number("passed")?, failed: number("failed")?, ignored: number("ignored")? })
-}
-
-/// Whether the line says how a test ended.
-fn has_ended(line: &str) -> bool {
-    line.starts_with("test ") && (line.ends_with("... ok") || line.ends_with("... FAILED"))
 }
 
 fn shows(line: &str, show_passed: bool) -> bool {
@@ -127,22 +100,14 @@ mod tests {
     #[test]
     fn a_run_that_dies_without_a_result_has_failed() {
         let mut dies = run::command("sh", ["-c", "echo 'test a ... ok'; kill -9 $$"]);
-        assert_eq!(follow(&mut dies, false, || {}).expect("it starts"), Counts { passed: 0, failed: 1, ignored: 0 });
+        assert_eq!(follow(&mut dies, false).expect("it starts"), Counts { passed: 0, failed: 1, ignored: 0 });
     }
 
     #[test]
     fn results_of_one_run_add_up() {
         let line = "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s";
         let mut twice = run::command("printf", ["%s\n%s\n", line, line]);
-        assert_eq!(follow(&mut twice, false, || {}).expect("it starts"), Counts { passed: 4, failed: 0, ignored: 2 });
-    }
-
-    #[test]
-    fn each_test_that_ends_is_told_once() {
-        let printed = "running 3 tests\ntest a ... ok\ntest b ... FAILED\na line\ntest c ... ok\n";
-        let mut ended = 0;
-        follow(&mut run::command("printf", ["%s", printed]), false, || ended += 1).expect("it starts");
-        assert_eq!(ended, 3);
+        assert_eq!(follow(&mut twice, false).expect("it starts"), Counts { passed: 4, failed: 0, ignored: 2 });
     }
 
     #[test]

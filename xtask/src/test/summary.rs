@@ -45,13 +45,6 @@ impl Summary {
         }
     }
 
-    /// Takes several suites in.
-    pub(super) fn extend(&mut self, suites: Vec<Suite>) {
-        for suite in suites {
-            self.add(suite);
-        }
-    }
-
     /// Runs a suite. One that cannot run counts as one failure.
     pub(super) fn attempt(&mut self, name: &str, run: impl FnOnce() -> Result<Counts>) {
         output::note(&format!("  … {name}"));
