@@ -1,10 +1,12 @@
 //! A durable consumer of one test.
 
+use std::time::Instant;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::DEADLINE;
 use super::client::{Answer, Client};
-use super::until;
 
 /// A consumer, as a caller at one pod knows it.
 pub(crate) struct Consumer {
@@ -45,11 +47,11 @@ impl Consumer {
 
     pub(crate) async fn lease_with(&self, asked: Value) -> Vec<Value> {
         // The database of a loaded machine may not answer in time: one is told to ask again, as every client is.
-        let answer = until("the lease to be answered", async || {
-            let answer = self.post("lease", asked.clone()).await;
-            (answer.status != 503).then_some(answer)
-        })
-        .await;
+        let begun = Instant::now();
+        let mut answer = self.post("lease", asked.clone()).await;
+        while answer.status == 503 && begun.elapsed() < DEADLINE {
+            answer = self.post("lease", asked.clone()).await;
+        }
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.body["deliveries"].as_array().expect("deliveries").clone()
     }
