@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::payload::{self, Limits, ReadPayload};
 use super::request::Refusal;
@@ -22,6 +22,9 @@ const PACKETS_MAX: usize = 64;
 
 /// How long the client may take to try a WebSocket out: the reference server's deadline.
 const UPGRADE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long a session that has ended takes pushes that the client sent before it knew: a slow network's way there and back.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Bytes that one read takes from a WebSocket that is tried out: it brings a few.
 const READ_BYTES: usize = 4 * 1024;
@@ -256,10 +259,22 @@ impl Polling {
         }
         wire::text_message("1", messages);
         while !self.offer(messages) {
+            self.poll = self.next_poll().await;
+        }
+        if let Ok(poll) = timeout(LINGER, self.next_poll()).await {
+            self.poll = poll;
+            self.answer_poll(Packet::Close);
+        }
+    }
+
+    /// The next poll, while pushes are taken and come to nothing. The refusal of one would end the client's session before
+    /// it has read why that ends.
+    async fn next_poll(&mut self) -> Option<oneshot::Sender<Answer>> {
+        loop {
             poll_fn(|context| self.poll_read_ready(context)).await;
             match self.received.take() {
-                Some(Request::Poll(reply)) => self.poll = Some(reply),
-                Some(Request::Push(_, reply)) => drop(reply.send(Answer::Refused(Refusal::Request))),
+                Some(Request::Poll(reply)) => return Some(reply),
+                Some(Request::Push(_, reply)) => drop(reply.send(Answer::Taken)),
                 Some(Request::Upgrade(..)) | None => self.fail(),
             }
         }
@@ -323,6 +338,19 @@ mod tests {
         tokio::task::yield_now().await;
         requests.send(Request::Poll(reply)).await.expect("the session is still found");
         assert_eq!(answer.await, Ok(Answer::Payload(b"1".to_vec())));
+        end.await.expect("it has ended");
+        assert!(requests.is_closed());
+    }
+
+    #[tokio::test]
+    async fn what_a_client_sends_before_it_knows_of_the_end_is_no_error() {
+        let (mut polling, requests) = session();
+        let answer = send_poll(&mut polling, &requests).await;
+        let end = tokio::spawn(async move { polling.close(&mut Vec::new(), false).await });
+        assert_eq!(answer.await, Ok(payload("1")));
+        let (reply, pushed) = oneshot::channel();
+        requests.send(Request::Push("bYmluYXJ5".into(), reply)).await.expect("the session is still found");
+        assert_eq!(pushed.await, Ok(Answer::Taken));
         end.await.expect("it has ended");
         assert!(requests.is_closed());
     }
