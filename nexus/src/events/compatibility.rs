@@ -28,6 +28,10 @@ fn breaks(released: &Value, current: &Value) -> Vec<String> {
     if released["publisher"] != current["publisher"] && current["publisher"] != "service" {
         broken.push(format!("/publisher: was {}, is {}", released["publisher"], current["publisher"]));
     }
+    // Who was given every event counts on it.
+    if released["delivery"] == "all" && current["delivery"] != "all" {
+        broken.push(format!("/delivery: was {}, is {}", released["delivery"], current["delivery"]));
+    }
     compare("/schema", &released["schema"], &current["schema"], &mut broken);
     broken
 }
@@ -228,7 +232,7 @@ mod tests {
     fn for_whom_it_is_about_what_and_by_whom_stays() {
         let released = json!({
             "type": "a.b", "subject": "a/{id}", "audience": ["a/{a}"], "lets_in": false, "publisher": "administrator",
-            "schema": {},
+            "delivery": "all", "schema": {},
         });
         for (member, value, want) in [
             ("subject", json!("b/{id}"), Some("/subject: was \"a/{id}\", is \"b/{id}\"")),
@@ -236,6 +240,7 @@ mod tests {
             ("lets_in", json!(true), Some("/lets_in: was false, is true")),
             ("publisher", json!("nexus"), Some("/publisher: was \"administrator\", is \"nexus\"")),
             ("publisher", json!("service"), None),
+            ("delivery", json!("latest-by-subject"), Some("/delivery: was \"all\", is \"latest-by-subject\"")),
             ("domain", json!("post"), None),
         ] {
             let mut current = released.clone();

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::audience::{self, EVERYONE, PERSON};
+use super::registry::DeliveryClass;
 use super::version::Version;
 use super::{Definition, Pattern, Publisher};
 
@@ -42,6 +43,8 @@ struct Document {
     audience: Vec<String>,
     #[serde(default)]
     lets_in: bool,
+    #[serde(default)]
+    delivery: DeliveryClass,
     schema: Value,
 }
 
@@ -62,6 +65,7 @@ impl Definition {
             person: None,
             audience: document.audience,
             lets_in: document.lets_in,
+            delivery: document.delivery,
             schema: document.schema,
             versions: vec![version],
         })
@@ -200,6 +204,15 @@ mod tests {
         assert_eq!(order(current, user), [format!("user/{user}"), "order/1".to_owned()]);
         assert_eq!(order(current, "me"), ["/data/user_id"]);
         assert_eq!(order("/v1/event-types/order.placed/versions/1", user), ["/dataschema"]);
+    }
+
+    #[test]
+    fn a_type_says_what_may_be_missed_of_it_and_nothing_by_default() {
+        let mut document = placed();
+        let read = |document: &Value| Definition::read(&document.to_string()).expect("it is a type").delivery;
+        assert_eq!(read(&document), DeliveryClass::All);
+        document["delivery"] = json!("latest-by-subject");
+        assert_eq!(read(&document), DeliveryClass::LatestBySubject);
     }
 
     #[test]

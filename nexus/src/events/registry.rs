@@ -36,6 +36,8 @@ pub trait Payload: Serialize + JsonSchema {
     /// Whether it lets the people in its audience into the other rooms of it: whoever opened a wallet sees what becomes
     /// of it.
     const LETS_IN: bool = false;
+    /// What a client that does not keep up may miss.
+    const DELIVERY: DeliveryClass = DeliveryClass::All;
     /// One sentence for people.
     const DESCRIPTION: &'static str;
 }
@@ -77,6 +79,17 @@ pub enum Publisher {
     Nexus,
 }
 
+/// What a client that does not keep up may miss of a type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeliveryClass {
+    /// Nothing.
+    #[default]
+    All,
+    /// An event after which it is given a later one of the same type and subject: each tells the whole state.
+    LatestBySubject,
+}
+
 /// What the registry knows of one event type.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Definition {
@@ -99,6 +112,8 @@ pub struct Definition {
     pub audience: Vec<String>,
     /// Whether it lets the people in its audience into its other rooms.
     pub lets_in: bool,
+    /// What a client that does not keep up may miss.
+    pub delivery: DeliveryClass,
     /// JSON Schema of the data in the current version.
     pub schema: Value,
     /// Every version that is taken, the oldest first.
@@ -133,6 +148,7 @@ impl Definition {
             person: P::PERSON,
             audience: P::AUDIENCE.iter().map(ToString::to_string).collect(),
             lets_in: P::LETS_IN,
+            delivery: P::DELIVERY,
             schema,
             versions: versions.collect(),
         }

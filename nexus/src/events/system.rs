@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::registry::{Domain, Payload, Publisher};
+use super::registry::{DeliveryClass, Domain, Payload, Publisher};
 
 /// A user was registered. Carries no personal field: who may see those asks for the user.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -116,6 +116,7 @@ impl Payload for HealthCheck {
     const TYPE: &'static str = "health.check";
     const DOMAIN: Domain = Domain::System;
     const SUBJECT: &'static str = "system";
+    const DELIVERY: DeliveryClass = DeliveryClass::LatestBySubject;
     const AUDIENCE: &'static [&'static str] = &[];
     const DESCRIPTION: &'static str = "A component reported how it does.";
 }

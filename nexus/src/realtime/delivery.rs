@@ -1,6 +1,7 @@
 //! What a session sends next. A live session is given what is new; one that is behind reads the log after the position of
 //! the subscription that is furthest behind, and makes the pushes of all of them from the same stretch.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,6 +12,8 @@ use super::session::Session;
 use super::socket_io::client;
 use super::socket_io::offset::Offset;
 use super::subscription::Subscription;
+use crate::events::Registry;
+use crate::events::registry::DeliveryClass;
 use crate::log::{Batch, Entry, ReadLog};
 use crate::position::Position;
 
@@ -30,6 +33,28 @@ pub(super) enum Content {
     Missed,
     /// The end of events that are no longer kept.
     Gap,
+    /// Nothing: a later event of the same type and subject says it all.
+    Conflated,
+}
+
+/// The latest event of each subject in a stretch, of the types of which only that one counts.
+#[derive(Default)]
+struct Latest<'a>(HashMap<(&'a str, &'a str), &'a Entry>);
+
+impl<'a> Latest<'a> {
+    fn of(entries: &'a [Arc<Entry>], registry: &Registry) -> Self {
+        let conflated = |event_type: &str| {
+            registry.get(event_type).is_some_and(|definition| definition.delivery == DeliveryClass::LatestBySubject)
+        };
+        let entries = entries.iter().filter(|entry| conflated(&entry.event_type));
+        Self(entries.map(|entry| ((&*entry.event_type, &*entry.subject), &**entry)).collect())
+    }
+
+    /// The entry after this one that says it all.
+    fn instead_of(&self, entry: &Entry) -> Option<&'a Entry> {
+        let latest = *self.0.get(&(&*entry.event_type, &*entry.subject))?;
+        (latest.seq > entry.seq).then_some(latest)
+    }
 }
 
 /// The next pushes, and whether the session is at the head after them.
@@ -37,6 +62,12 @@ pub(super) enum Content {
 pub(super) struct Stretch {
     pub(super) contents: Vec<Content>,
     pub(super) caught_up: bool,
+}
+
+/// Where pushes go.
+struct Out<'a> {
+    bytes: &'a mut Vec<u8>,
+    contents: &'a mut Vec<Content>,
 }
 
 impl Session {
@@ -48,7 +79,8 @@ impl Session {
             if bytes.len() >= STRETCH_BYTES {
                 return stretch;
             }
-            self.push_entry(entry, complete.epoch, true, bytes, &mut stretch.contents);
+            let place = Position { epoch: complete.epoch, seq: entry.seq };
+            self.push_entry(entry, None, place, true, &mut Out { bytes, contents: &mut stretch.contents });
             if self.grow(entry) {
                 // What follows may be for a room of which nothing was brought.
                 return stretch;
@@ -80,11 +112,15 @@ impl Session {
         }
         match read {
             Batch::Entries(entries) => {
+                // Who asks for what it missed is given all of it; who was live and does not keep up is not.
+                let latest = if live { Latest::of(&entries, &self.state.registry) } else { Latest::default() };
                 for entry in &entries {
                     if bytes.len() >= STRETCH_BYTES {
                         break;
                     }
-                    self.push_entry(entry, head.epoch, live, bytes, &mut stretch.contents);
+                    let place = Position { epoch: head.epoch, seq: entry.seq };
+                    let mut out = Out { bytes, contents: &mut stretch.contents };
+                    self.push_entry(entry, latest.instead_of(entry), place, live, &mut out);
                     self.grow(entry);
                 }
             }
@@ -135,28 +171,34 @@ impl Session {
         looked
     }
 
-    fn push_entry(&mut self, entry: &Entry, epoch: i32, live: bool, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {
+    /// Appends the pushes of an entry, to those who are not given the one `instead`.
+    fn push_entry(&mut self, entry: &Entry, instead: Option<&Entry>, place: Position, live: bool, out: &mut Out<'_>) {
         let content = if live { Content::Live { stamped_at: entry.recorded_at } } else { Content::Missed };
         let seen = self.access.sees(&entry.audience);
+        let instead = instead.filter(|instead| self.access.sees(&instead.audience));
         let mut wanted_by = None;
-        let place = Position { epoch, seq: entry.seq };
         let before =
-            |subscription: &Subscription| subscription.position.epoch == epoch && subscription.position < place;
+            |subscription: &Subscription| subscription.position.epoch == place.epoch && subscription.position < place;
         for (index, subscription) in self.subscriptions.iter_mut().enumerate().filter(|(_, one)| before(one)) {
             subscription.position = place;
-            if seen && subscription.filter.wants(entry) {
-                wanted_by = wanted_by.or(Some(index));
-                if self.encoding != Encoding::SocketIo {
-                    self.encoding.event(subscription, entry, bytes);
-                    contents.push(content);
-                }
+            if !seen || !subscription.filter.wants(entry) {
+                continue;
+            }
+            if instead.is_some_and(|instead| subscription.filter.wants(instead)) {
+                out.contents.push(Content::Conflated);
+                continue;
+            }
+            wanted_by = wanted_by.or(Some(index));
+            if self.encoding != Encoding::SocketIo {
+                self.encoding.event(subscription, entry, out.bytes);
+                out.contents.push(content);
             }
         }
         if let Some(index) = wanted_by.filter(|_| self.encoding == Encoding::SocketIo) {
             let offset = Offset::of(&self.subscriptions, self.subscriptions_made, place);
             // It comes once, in the version that the oldest subscription asks for.
-            client::event(entry, &self.subscriptions[index].filter.text(entry), &offset, bytes);
-            contents.push(content);
+            client::event(entry, &self.subscriptions[index].filter.text(entry), &offset, out.bytes);
+            out.contents.push(content);
         }
         if wanted_by.is_some() {
             entry.delivery.told();

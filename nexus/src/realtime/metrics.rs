@@ -31,6 +31,8 @@ pub struct StreamMetrics {
     gaps: Counter,
     /// Live connections that did not keep up and went back to the log.
     demotions: Counter,
+    /// Events that such connections were not sent, for a later one says it all.
+    conflated: Counter,
     /// From the stamp's transaction to the socket, for events that were new when sent.
     delivery_seconds: Histogram,
     closes: Family<Reason, Counter>,
@@ -45,6 +47,7 @@ impl StreamMetrics {
             deliveries: Counter::default(),
             gaps: Counter::default(),
             demotions: Counter::default(),
+            conflated: Counter::default(),
             delivery_seconds: Histogram::new(DELIVERY_BUCKETS),
             closes: Family::default(),
         };
@@ -60,6 +63,11 @@ impl StreamMetrics {
             "stream_demotions",
             "Live connections that did not keep up and went back to the log",
             metrics.demotions.clone(),
+        );
+        registry.register(
+            "stream_conflated",
+            "Events not sent to clients that did not keep up, since a later one of the subject says it all",
+            metrics.conflated.clone(),
         );
         registry.register(
             "stream_delivery_seconds",
@@ -88,6 +96,9 @@ impl StreamMetrics {
             match content {
                 Content::Gap => {
                     self.gaps.inc();
+                }
+                Content::Conflated => {
+                    self.conflated.inc();
                 }
                 Content::Missed => {
                     self.deliveries.inc();

@@ -172,6 +172,41 @@ async fn a_client_that_pauses_streams_on_from_the_log_and_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_keep_up_is_given_the_latest_of_each_subject_of_which_only_that_counts() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let opening = Opening { token: Some(token("admin")), receive_bytes: Some(8_192), ..Opening::default() };
+    let mut socket = opening.open(instance.nexus.address()).await.expect("the token is good");
+    socket.subscribe(&["**"], None).await;
+    let mut published = Vec::new();
+    for batch in 0..LARGE_EVENTS / 100 {
+        for number in 0..50 {
+            published.push(large_event(&format!("large-{batch}-{number}")));
+            published.push(event(&format!("small-{batch}-{number}"), ["a", "b"][number % 2]));
+        }
+        instance.client.publish(&json!(published[batch * 100..])).await;
+    }
+    let all: Vec<String> = ids(&published).into_iter().map(str::to_owned).collect();
+    let mut given = Vec::new();
+    while given.last() != all.last() {
+        given.extend(ids(&socket.events(1).await).into_iter().map(str::to_owned));
+    }
+    let places = given.iter().map(|id| all.iter().position(|one| one == id).expect("it was published"));
+    assert!(places.is_sorted_by(|one, next| one < next), "in order, and once");
+    let large = |ids: &[String]| ids.iter().filter(|id| id.starts_with("large")).cloned().collect::<Vec<_>>();
+    assert_eq!(large(&given), large(&all), "of the others it misses none");
+    assert!(given.contains(&all[all.len() - 3]), "the last of the other subject");
+    let missed = all.len() - given.len();
+    assert!(missed > 0, "it kept up");
+    let counted = metric(&instance.client, "nexus_stream_conflated_total").await;
+    assert_eq!(usize::try_from(counted).expect("a count"), missed);
+    // Who asks for the past is given all of it.
+    let mut socket = Socket::open(instance.nexus.address()).await;
+    socket.subscribe(&["**"], Some("1.0")).await;
+    assert_eq!(ids(&socket.events(all.len()).await), all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_nothing_is_closed_and_resumes_without_loss() {
     let world = World::new().await;
     let instance = world.nexus_with(|config| config.stream.send_seconds = 1).await;

@@ -233,7 +233,8 @@ async fn a_collector_that_is_away_costs_nothing_and_holds_nothing_up() {
     socket.subscribe(&["**"], None).await;
     // More than the queue holds.
     for batch in 0..30 {
-        let events: Vec<Value> = (0..100).map(|number| event(&format!("{batch} {number}"), "a")).collect();
+        let ids: Vec<String> = (0..100).map(|number| format!("{batch}-{number}")).collect();
+        let events: Vec<Value> = ids.iter().map(|id| event(id, id)).collect();
         one.client.publish(&json!(events)).await;
     }
     assert_eq!(socket.events(3_000).await.len(), 3_000);

@@ -12,9 +12,9 @@ pub(crate) fn event(id: &str, subject: &str) -> Value {
     })
 }
 
-/// An event of about four kilobytes.
+/// An event of about four kilobytes, the only one of its subject: of several, who does not keep up gets the latest.
 pub(crate) fn large_event(id: &str) -> Value {
-    let mut event = event(id, "a");
+    let mut event = event(id, id);
     for number in 0..16 {
         event[format!("padding{number}")] = json!("x".repeat(256));
     }
