@@ -81,8 +81,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All metrics at zero.
-    pub fn new() -> Self {
+    /// All metrics at zero, of a pod that knows these event types, by their numbers in the registry.
+    pub fn new(event_types: &[&str]) -> Self {
         let mut registry = Registry::with_prefix("nexus");
         let metrics = Self {
             registry: Arc::default(),
@@ -100,7 +100,7 @@ impl Metrics {
             sequencer_leading: Gauge::default(),
             postgres_connections: Gauge::default(),
             sync: SyncMetrics::register(&mut registry),
-            stream: StreamMetrics::register(&mut registry),
+            stream: StreamMetrics::register(&mut registry, event_types),
             deliveries: DeliveryMetrics::register(&mut registry),
         };
         registry.register("http_requests", "Requests by route and status", metrics.requests.clone());
@@ -140,11 +140,5 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
     }
 }

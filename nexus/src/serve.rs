@@ -150,7 +150,8 @@ impl Parts {
         let redis = store::redis::connection(&redis_client).map_err(StartNexus::PrepareRedis)?;
         let mongo = store::mongo::database(&config.mongo_url).await.map_err(StartNexus::PrepareMongo)?;
         let verifier = Verifier::new(&config.auth).map_err(StartNexus::PrepareVerifier)?;
-        let metrics = Metrics::new();
+        let types = registry.definitions().iter().map(|definition| &*definition.event_type);
+        let metrics = Metrics::new(&types.collect::<Vec<_>>());
         let wake = Wake::new(&config.database.schema, &config.redis_prefix, metrics.clone());
         let tail = Tail::new(postgres.clone(), Arc::clone(&registry), wake.clone());
         let cache = Cache::new(redis.clone(), &config.redis_prefix, metrics.sync.clone());

@@ -139,6 +139,7 @@ mod tests {
             outbox_id: 1,
             event_type: event_type.into(),
             subject: "a/b".into(),
+            type_number: 0,
             audience: Audience::joined(rooms.join("\x1f")),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from_static(b"{}"),

@@ -294,6 +294,11 @@ impl Registry {
         self.places.get(event_type).map(|place| &self.definitions[*place])
     }
 
+    /// The place of a type among the definitions; their number for one that is not among them.
+    pub fn number(&self, event_type: &str) -> usize {
+        self.places.get(event_type).copied().unwrap_or(self.definitions.len())
+    }
+
     /// The types that any of the patterns matches.
     pub fn matching(&self, patterns: &[Pattern]) -> Vec<Arc<str>> {
         let types = self.definitions.iter().map(|definition| &definition.event_type);

@@ -102,6 +102,8 @@ pub struct Entry {
     pub outbox_id: i64,
     /// The event type.
     pub event_type: Arc<str>,
+    /// The number of the type in the registry.
+    pub type_number: usize,
     /// What it is about.
     pub subject: Arc<str>,
     /// For whom it is.
@@ -177,6 +179,7 @@ mod tests {
             outbox_id: 1,
             event_type: "a.b".into(),
             subject: "a/1".into(),
+            type_number: 0,
             audience: Audience::default(),
             recorded_at: Timestamp::UNIX_EPOCH,
             encoded: Bytes::from_static(

@@ -219,8 +219,21 @@ type Row = (i64, i64, String, String, String, String, jiff_sqlx::Timestamp);
 fn entry(registry: &Registry, epoch: i32, row: Row) -> Entry {
     let (seq, outbox_id, event_type, subject, audience, event, recorded_at) = row;
     let (encoded, published) = texts(registry, &event_type, &event, Position { epoch, seq });
+    let type_number = registry.number(&event_type);
     let (event_type, subject, recorded_at) = (event_type.into(), subject.into(), recorded_at.to_jiff());
     let audience = Audience::joined(audience);
     let (attributes, delivery) = (Attributes::default(), Delivery::default());
-    Entry { seq, outbox_id, event_type, subject, audience, recorded_at, encoded, published, attributes, delivery }
+    Entry {
+        seq,
+        outbox_id,
+        event_type,
+        type_number,
+        subject,
+        audience,
+        recorded_at,
+        encoded,
+        published,
+        attributes,
+        delivery,
+    }
 }

@@ -69,6 +69,7 @@ mod tests {
             outbox_id: seq * 10,
             event_type: "a".into(),
             subject: "b".into(),
+            type_number: 0,
             audience: crate::events::Audience::default(),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded,

@@ -123,6 +123,7 @@ fn read(registry: &Registry, rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
             seq,
             outbox_id,
             event_type: event_type.as_str().into(),
+            type_number: registry.number(event_type),
             subject: subject.as_str().into(),
             audience,
             recorded_at: recorded_at.to_jiff(),

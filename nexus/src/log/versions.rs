@@ -76,6 +76,7 @@ mod tests {
             outbox_id: 7,
             event_type: "parcel.sent".into(),
             subject: "parcel/p".into(),
+            type_number: 0,
             audience: crate::events::Audience::default(),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded,

@@ -28,7 +28,7 @@ const STRETCH_BYTES: usize = 128 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content {
     /// An event that is new.
-    Live { stamped_at: Timestamp },
+    Live { stamped_at: Timestamp, type_number: usize },
     /// An event that the client missed.
     Missed,
     /// The end of events that are no longer kept.
@@ -173,7 +173,8 @@ impl Session {
 
     /// Appends the pushes of an entry, to those who are not given the one `instead`.
     fn push_entry(&mut self, entry: &Entry, instead: Option<&Entry>, place: Position, live: bool, out: &mut Out<'_>) {
-        let content = if live { Content::Live { stamped_at: entry.recorded_at } } else { Content::Missed };
+        let Entry { recorded_at: stamped_at, type_number, .. } = *entry;
+        let content = if live { Content::Live { stamped_at, type_number } } else { Content::Missed };
         let seen = self.access.sees(&entry.audience);
         let instead = instead.filter(|instead| self.access.sees(&instead.audience));
         let mut wanted_by = None;

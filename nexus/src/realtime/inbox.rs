@@ -138,6 +138,7 @@ mod tests {
             outbox_id: seq,
             event_type: "a".into(),
             subject: "b".into(),
+            type_number: 0,
             audience: crate::events::Audience::default(),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from(vec![b' '; bytes]),

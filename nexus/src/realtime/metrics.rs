@@ -1,5 +1,7 @@
 //! What the connections count.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,6 +15,14 @@ use super::delivery::Content;
 
 /// Upper bounds of delivery times, in seconds: fine around the goal of 20 ms.
 const DELIVERY_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// Stands for the types that this pod does not know.
+const UNKNOWN: &str = "unknown";
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfType {
+    r#type: String,
+}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Reason {
@@ -33,14 +43,22 @@ pub struct StreamMetrics {
     demotions: Counter,
     /// Events that such connections were not sent, for a later one says it all.
     conflated: Counter,
-    /// From the stamp's transaction to the socket, for events that were new when sent.
-    delivery_seconds: Histogram,
+    /// From the stamp's transaction to the socket, for events that were new when sent: by the number of their type.
+    delivery_seconds: Arc<[Histogram]>,
     closes: Family<Reason, Counter>,
 }
 
 impl StreamMetrics {
     /// Registers every metric.
-    pub fn register(registry: &mut Registry) -> Self {
+    pub fn register(registry: &mut Registry, event_types: &[&str]) -> Self {
+        let by_type = Family::<OfType, Histogram>::new_with_constructor(|| Histogram::new(DELIVERY_BUCKETS));
+        registry.register(
+            "stream_delivery_seconds",
+            "Time from the stamping transaction to the socket, for live events by type",
+            by_type.clone(),
+        );
+        let of_type = |event_type: &str| by_type.get_or_create_owned(&OfType { r#type: event_type.to_owned() });
+        let delivery_seconds = event_types.iter().copied().chain([UNKNOWN]).map(of_type).collect();
         let metrics = Self {
             connections: Gauge::default(),
             waiting_bytes: Gauge::default(),
@@ -48,7 +66,7 @@ impl StreamMetrics {
             gaps: Counter::default(),
             demotions: Counter::default(),
             conflated: Counter::default(),
-            delivery_seconds: Histogram::new(DELIVERY_BUCKETS),
+            delivery_seconds,
             closes: Family::default(),
         };
         registry.register("stream_connections", "Open connections", metrics.connections.clone());
@@ -68,11 +86,6 @@ impl StreamMetrics {
             "stream_conflated",
             "Events not sent to clients that did not keep up, since a later one of the subject says it all",
             metrics.conflated.clone(),
-        );
-        registry.register(
-            "stream_delivery_seconds",
-            "Time from the stamping transaction to the socket, for live events",
-            metrics.delivery_seconds.clone(),
         );
         registry.register("stream_closes", "Connections closed by the server", metrics.closes.clone());
         metrics
@@ -103,10 +116,11 @@ impl StreamMetrics {
                 Content::Missed => {
                     self.deliveries.inc();
                 }
-                Content::Live { stamped_at } => {
+                Content::Live { stamped_at, type_number } => {
                     self.deliveries.inc();
                     // Clocks of two pods may differ a little; a negative time is none.
-                    self.delivery_seconds.observe(now.duration_since(*stamped_at).as_secs_f64().max(0.0));
+                    let seconds = now.duration_since(*stamped_at).as_secs_f64().max(0.0);
+                    self.delivery_seconds[*type_number].observe(seconds);
                 }
             }
         }

@@ -229,6 +229,7 @@ mod tests {
             outbox_id: 1,
             event_type: event_type.into(),
             subject: subject.into(),
+            type_number: 0,
             audience: crate::events::Audience::joined("user/u\x1fwallet/1"),
             recorded_at: jiff::Timestamp::UNIX_EPOCH,
             encoded: Bytes::from_static(br#"{"source":"/mint","tenant":"a"}"#),

@@ -112,7 +112,8 @@ async fn history_that_retention_has_dropped_is_told_as_a_gap() {
     assert_eq!(ids(&socket.events(4).await), ["event-6", "event-7", "event-8", "event-9"]);
     two.client.publish(&event("live", "a")).await;
     assert_eq!(ids(&socket.events(1).await), ["live"]);
-    let counted = ["stream_gaps_total 1", "stream_deliveries_total 5", "stream_delivery_seconds_count 1"];
+    let counted =
+        ["stream_gaps_total 1", "stream_deliveries_total 5", r#"stream_delivery_seconds_count{type="health.check"} 1"#];
     until("what was sent to be counted", async || {
         let text = two.client.get("/metrics").await.text;
         counted.iter().all(|line| text.contains(&format!("nexus_{line}\n"))).then_some(())
