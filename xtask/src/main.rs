@@ -52,6 +52,8 @@ enum Chore {
     Status(status::Args),
     /// Run every check and test; sets up what it needs.
     Test(test::Args),
+    /// Let pods, stores, networks and clocks of this machine fail at random, and check what every client was given.
+    Chaos(test::chaos::Args),
     /// Formatting, clippy, docs and generated files; needs no service.
     Check(check::Args),
     /// Write the generated files: CRD, chart copy, OpenAPI, schemas.
@@ -82,6 +84,7 @@ fn execute(chore: Chore) -> Result<()> {
         Chore::Down(args) => down::run(&args),
         Chore::Status(args) => status::run(&args),
         Chore::Test(args) => test::run(&args),
+        Chore::Chaos(args) => test::chaos::run(&args),
         Chore::Check(args) => check::run(&args),
         Chore::Gen(args) => generate::run(&args),
         Chore::Bench(args) => bench::run(&args),

@@ -16,6 +16,7 @@ use folder::Folder;
 use process::Process;
 use running::Running;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 /// Arguments of `cargo xtask services`.
@@ -48,6 +49,8 @@ pub enum Ports {
 pub struct Services {
     running: Running,
     urls: Urls,
+    /// The folder of Postgres' programs.
+    postgres: PathBuf,
 }
 
 /// Where each service answers, as its superuser.
@@ -132,7 +135,7 @@ impl Services {
             redis: format!("redis://:{password}@127.0.0.1:{at_redis}"),
             mongo: format!("mongodb://127.0.0.1:{at_mongo}/?replicaSet={}", mongo::REPLICA_SET),
         };
-        Ok(Self { running, urls })
+        Ok(Self { running, urls, postgres: binaries })
     }
 
     /// Where each service answers.
@@ -143,11 +146,14 @@ impl Services {
     /// The variables that the service tests read.
     pub fn environment(&self) -> Vec<(String, String)> {
         [
-            ("AZORA_TEST_DATABASE_URL", &self.urls.postgres),
-            ("AZORA_TEST_REDIS_URL", &self.urls.redis),
-            ("AZORA_TEST_MONGO_URL", &self.urls.mongo),
+            ("AZORA_TEST_DATABASE_URL", self.urls.postgres.clone()),
+            ("AZORA_TEST_REDIS_URL", self.urls.redis.clone()),
+            ("AZORA_TEST_MONGO_URL", self.urls.mongo.clone()),
+            // A test that lets stores fail has stores of its own, in this folder.
+            ("AZORA_TEST_FOLDER", self.running.folder().display().to_string()),
+            ("AZORA_TEST_POSTGRES_BINARIES", self.postgres.display().to_string()),
         ]
-        .map(|(name, url)| (name.to_owned(), url.clone()))
+        .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
     }
 

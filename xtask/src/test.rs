@@ -2,6 +2,7 @@
 //! summary at the end. A suite that fails does not keep the others from running.
 
 mod binaries;
+pub mod chaos;
 mod clients;
 mod end_to_end;
 mod libtest;
@@ -82,7 +83,13 @@ fn tests(args: &Args, ahead: Ahead, summary: &mut Summary) -> Result<()> {
     }
     // The service tests wait with deadlines: beside a compiler that takes every processor they would miss some.
     ahead.finish();
-    within("service tests", services, &of(Needs::Services), &options, summary);
+    let services_of = of(Needs::Services);
+    // A filter may ask for anything, and then there is little beside it.
+    let skip = args.filter.is_none().then_some(chaos::TESTS);
+    within("service tests", services, &services_of, &Options { skip, ..options.clone() }, summary);
+    if args.filter.is_none() {
+        summary.attempt("faults at random", || chaos::strike(&services_of, &[]));
+    }
     if args.skip_e2e {
         summary.left_out("end to end", "--skip-e2e");
         return Ok(());
@@ -108,7 +115,7 @@ fn within<Guard>(
     match prepare() {
         Ok((_guard, environment)) => {
             let threads = options.threads.or(Some(THREADS_WAITING));
-            let options = Options { environment, threads, show_passed: true, ..*options };
+            let options = Options { environment, threads, show_passed: true, ..options.clone() };
             run_each(binaries, &options, summary);
         }
         Err(error) => summary.broken(name, &error),
@@ -118,6 +125,7 @@ fn within<Guard>(
 /// The clients and databases of the service tests' own, which end before the cluster needs the memory.
 fn services() -> Result<(Services, Vec<(String, String)>)> {
     let clients = clients::installed().context("install the clients that the service tests run")?;
+    chaos::install()?;
     let services = Services::start(Ports::Free).context("start the databases of the service tests")?;
     let mut environment = services.environment();
     environment.push(("AZORA_TEST_NPM_CLIENTS".to_owned(), clients.display().to_string()));

@@ -8,6 +8,7 @@ mod support;
 mod access;
 mod audience;
 mod caches;
+mod chaos;
 mod consumers;
 mod consumers_bounds;
 mod documents;

@@ -10,14 +10,18 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 /// How to run a binary.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Options<'a> {
     /// Only tests whose name contains this.
     pub(super) filter: Option<&'a str>,
+    /// None of the tests whose name contains this.
+    pub(super) skip: Option<&'a str>,
     /// Tests side by side; else as many as the harness finds processors.
     pub(super) threads: Option<usize>,
     /// Show each test that passed, for suites that take minutes.
     pub(super) show_passed: bool,
+    /// Show what tests print, also of those that pass.
+    pub(super) show_output: bool,
     /// What the tests read from their environment.
     pub(super) environment: Vec<(String, String)>,
 }
@@ -34,6 +38,12 @@ pub(super) fn run(binary: &Binary, options: &Options<'_>) -> Result<Counts> {
     command.current_dir(&binary.folder).envs(options.environment.iter().map(|(name, value)| (name, value)));
     // Some tests find their package's files by it, as under `cargo test`.
     command.env("CARGO_MANIFEST_DIR", &binary.folder);
+    if let Some(skip) = options.skip {
+        command.args(["--skip", skip]);
+    }
+    if options.show_output {
+        command.arg("--nocapture");
+    }
     if let Some(threads) = options.threads {
         command.arg(format!("--test-threads={threads}"));
     }

@@ -11,8 +11,10 @@ pub(crate) struct Proxy {
     state: Arc<watch::Sender<State>>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct State {
+    /// Host and port.
+    target: String,
     open: bool,
     /// Connections of an earlier age carry nothing any more.
     age: u32,
@@ -26,8 +28,8 @@ impl Proxy {
         let target = authority.rsplit('@').next().unwrap_or_default().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");
-        let state = Arc::new(watch::Sender::new(State { open: true, age: 0 }));
-        tokio::spawn(accept(listener, target.clone(), Arc::clone(&state)));
+        let state = Arc::new(watch::Sender::new(State { target: target.clone(), open: true, age: 0 }));
+        tokio::spawn(accept(listener, Arc::clone(&state)));
         (Self { state }, url.replace(&target, &address.to_string()))
     }
 
@@ -41,20 +43,24 @@ impl Proxy {
         self.state.send_modify(|state| state.open = true);
     }
 
+    /// New connections lead to another host and port.
+    pub(crate) fn lead_to(&self, target: &str) {
+        self.state.send_modify(|state| target.clone_into(&mut state.target));
+    }
+
     /// Open connections stay open and carry nothing any more, as when a node vanishes; new ones are let through.
     pub(crate) fn freeze_connections(&self) {
         self.state.send_modify(|state| state.age += 1);
     }
 }
 
-async fn accept(listener: TcpListener, target: String, state: Arc<watch::Sender<State>>) {
+async fn accept(listener: TcpListener, state: Arc<watch::Sender<State>>) {
     while let Ok((mut client, _)) = listener.accept().await {
         let mut changes = state.subscribe();
-        let State { open, age } = *changes.borrow_and_update();
+        let State { target, open, age } = changes.borrow_and_update().clone();
         if !open {
             continue;
         }
-        let target = target.clone();
         tokio::spawn(async move {
             let Ok(mut server) = TcpStream::connect(target).await else { return };
             tokio::select! {
