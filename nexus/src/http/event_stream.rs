@@ -1,7 +1,5 @@
 //! `GET /v1/stream/sse`: events as they come, over plain HTTP.
 
-use std::collections::BTreeMap;
-
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
@@ -80,7 +78,7 @@ async fn open(
         return Err(ApiError::LackScope { scope: EventsReadOwn::NAME });
     }
     let place = place(&state, address).await?;
-    let attributes = query.attributes.as_deref().map(attributes).transpose()?.unwrap_or_default();
+    let attributes = events::attributes(query.attributes.as_deref())?;
     let others = Asked { attributes, room: query.room, ..Asked::default() };
     let filter = events::filter(&state.registry, query.r#type.as_deref(), query.subject, others)?;
     let filter = filter.in_versions(&events::by_type(query.versions.as_deref())?);
@@ -96,14 +94,6 @@ async fn open(
     let media_type = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     let kept_nowhere = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(([media_type, kept_nowhere, UNBUFFERED], body).into_response())
-}
-
-/// `name=value` pairs, separated by commas.
-fn attributes(text: &str) -> Result<BTreeMap<String, String>, ApiError> {
-    let pair = |pair: &str| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let message = "has the form `name=value`, more separated by commas".to_owned();
-    let pairs: Option<_> = text.split(',').map(pair).collect();
-    pairs.ok_or(ApiError::InvalidParameter { name: "attributes", message })
 }
 
 /// The position of the last event that the client has, if it says so.

@@ -25,7 +25,7 @@ use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
 use crate::log::{Entry, NewEvent, Published, Versions};
 use crate::position::{ParsePosition, Position};
 use crate::problem::{ApiError, Problem};
-use crate::realtime::subscription::{Asked, Filter};
+use crate::realtime::subscription::{Asked, Filter, attributes_of};
 use crate::traces;
 
 pub(crate) use author::Author;
@@ -87,6 +87,7 @@ fn list_operation() -> Operation {
         parameters: vec![
             query("type", "Patterns of types, separated by commas; * is one segment, ** any number. All by default."),
             query("subject", "Only events about this subject."),
+            query("attributes", "Only events with these attributes: `source=/mint,tenant=7`."),
             query("user", "Only events that concern this user. Another than oneself needs the scope events:read."),
             query("after", "Only events after this position; from the oldest by default."),
             query("since", "Only events that were logged from this time on, RFC 3339."),
@@ -307,6 +308,7 @@ pub(crate) async fn publish_all(state: &AppState, events: Vec<NewEvent>) -> Resu
 struct ListQuery {
     r#type: Option<String>,
     subject: Option<String>,
+    attributes: Option<String>,
     user: Option<String>,
     after: Option<String>,
     since: Option<String>,
@@ -365,10 +367,14 @@ async fn list(
     let wait = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait)?;
     let deadline = Instant::now() + wait;
     // Before the first look: what comes after that is noticed.
+    let asked = Asked { attributes: attributes(query.attributes.as_deref())?, ..Asked::default() };
+    let attributes = attributes_of(asked.attributes.clone());
+    let attributes = &*attributes
+        .map_err(|refused| ApiError::InvalidParameter { name: "attributes", message: refused.to_string() })?;
     let mut waiting = if wait.is_zero() {
         None
     } else {
-        let filter = filter(&state.registry, query.r#type.as_deref(), query.subject.clone(), Asked::default())?;
+        let filter = filter(&state.registry, query.r#type.as_deref(), query.subject.clone(), asked)?;
         let places = (place(&state, address).await?, own_place(&state, &caller.claims).await?);
         Some((places, state.hub.wait_for(filter, access.clone())))
     };
@@ -379,7 +385,7 @@ async fn list(
         }
         let types: Option<Vec<&str>> = types.as_ref().map(|types| types.iter().map(|one| &**one).collect());
         let (types, rooms) = (types.as_deref(), access.rooms());
-        let selection = Selection { types, subjects, rooms, after, since, until, limit };
+        let selection = Selection { types, subjects, attributes, rooms, after, since, until, limit };
         let read = read::history(&state.postgres, &state.registry, &selection).await?;
         match &mut waiting {
             Some((_, waiter)) if read.entries.is_empty() && read.gap.is_none() => {
@@ -446,6 +452,14 @@ pub(super) fn by_type(asked: Option<&str>) -> Result<BTreeMap<String, u16>, ApiE
         }
     }
     Ok(versions)
+}
+
+/// Attributes by name, as the parameter `attributes` lists them.
+pub(super) fn attributes(asked: Option<&str>) -> Result<BTreeMap<String, String>, ApiError> {
+    let pair = |pair: &str| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let message = "has the form `name=value`, more separated by commas".to_owned();
+    let pairs: Option<_> = asked.into_iter().flat_map(|asked| asked.split(',')).map(pair).collect();
+    pairs.ok_or(ApiError::InvalidParameter { name: "attributes", message })
 }
 
 fn time(name: &'static str, text: &str) -> Result<Timestamp, ApiError> {

@@ -144,6 +144,8 @@ pub struct Selection<'a> {
     pub types: Option<&'a [&'a str]>,
     /// Only these subjects; all when absent.
     pub subjects: Option<&'a [String]>,
+    /// Only entries whose attributes of these names have these texts.
+    pub attributes: &'a [(String, String)],
     /// Only entries for one of these rooms; all when absent.
     pub rooms: Option<&'a [Box<str>]>,
     /// Only entries after this one; from the oldest when absent.
@@ -179,10 +181,15 @@ pub async fn history(pool: &PgPool, registry: &Registry, selection: &Selection<'
             WHERE seq > $1 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
                 AND ($4::text[] IS NULL OR audience && $4)
                 AND ($5::timestamptz IS NULL OR recorded_at >= $5) AND ($6::timestamptz IS NULL OR recorded_at < $6)
-            ORDER BY seq LIMIT $7
+                AND NOT EXISTS (
+                    SELECT FROM unnest($7::text[], $8::text[]) AS asked (name, value)
+                    WHERE event ->> asked.name IS DISTINCT FROM asked.value)
+            ORDER BY seq LIMIT $9
         ) page ON true ORDER BY page.seq";
     // No subject has a NUL, and Postgres takes none.
     let subjects = selection.subjects.map(|all| all.iter().filter(|one| !one.contains('\0')).collect::<Vec<_>>());
+    let (names, values): (Vec<&str>, Vec<&str>) =
+        selection.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).unzip();
     let statement = sqlx::query(SELECT)
         .bind(selection.after.map_or(0, |after| after.seq))
         .bind(selection.types)
@@ -190,6 +197,8 @@ pub async fn history(pool: &PgPool, registry: &Registry, selection: &Selection<'
         .bind(selection.rooms)
         .bind(selection.since.map(|since| since.max(EARLIEST).to_sqlx()))
         .bind(selection.until.map(|until| until.max(EARLIEST).to_sqlx()))
+        .bind(names)
+        .bind(values)
         // Planned each time: whether an index helps depends on what is asked for.
         .persistent(false);
     let rows = bounded(statement.bind(bound(selection.limit)).fetch_all(pool)).await?;

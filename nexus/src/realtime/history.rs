@@ -42,6 +42,7 @@ impl Session {
         let selection = Selection {
             types: types.as_deref(),
             subjects: (!subjects.is_empty()).then_some(&*subjects),
+            attributes: &[],
             rooms: access.rooms(),
             after: history.after,
             since: None,

@@ -73,7 +73,7 @@ pub enum ReadFilter {
     )]
     NameAttribute(String),
     /// A value that no attribute has.
-    #[error("the value of `{0}` has 1 to {ATTRIBUTE_BYTES_MAX} bytes")]
+    #[error("the value of `{0}` has 1 to {ATTRIBUTE_BYTES_MAX} bytes, none of them zero")]
     MeasureAttribute(String),
 }
 
@@ -172,7 +172,8 @@ impl Filter {
     }
 }
 
-fn attributes_of(asked: BTreeMap<String, String>) -> Result<Box<[(String, String)]>, ReadFilter> {
+/// The attributes that an event must have, and the text of each.
+pub fn attributes_of(asked: BTreeMap<String, String>) -> Result<Box<[(String, String)]>, ReadFilter> {
     if asked.len() > ATTRIBUTES_MAX {
         return Err(ReadFilter::CountAttributes);
     }
@@ -182,7 +183,7 @@ fn attributes_of(asked: BTreeMap<String, String>) -> Result<Box<[(String, String
         if !plain || !fits || matches!(name.as_str(), "type" | "subject" | "data") {
             return Err(ReadFilter::NameAttribute(shortened(name)));
         }
-        if value.is_empty() || value.len() > ATTRIBUTE_BYTES_MAX {
+        if value.is_empty() || value.len() > ATTRIBUTE_BYTES_MAX || value.contains('\0') {
             return Err(ReadFilter::MeasureAttribute(shortened(name)));
         }
     }
@@ -315,7 +316,9 @@ mod tests {
         for name in ["type", "subject", "data", "", "Source", "trace-id", "abcdefghijklmnopqrstu"] {
             assert_eq!(refused(with_attribute(name, "a")), Some(ReadFilter::NameAttribute(name.into())), "{name}");
         }
-        assert_eq!(refused(with_attribute("source", "")), Some(ReadFilter::MeasureAttribute("source".into())));
+        for value in ["", "a\0", &"v".repeat(257)] {
+            assert_eq!(refused(with_attribute("source", value)), Some(ReadFilter::MeasureAttribute("source".into())));
+        }
         let many = (0..=ATTRIBUTES_MAX).map(|number| (format!("a{number}"), "1".to_owned())).collect();
         assert_eq!(refused(Asked { attributes: many, ..asked(&["**"]) }), Some(ReadFilter::CountAttributes));
     }

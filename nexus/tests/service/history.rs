@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{World, event, valid_events};
+use crate::support::{World, event, metric, until, valid_events};
 
 fn ids(page: &Value) -> Vec<&str> {
     page["events"]
@@ -74,6 +74,38 @@ async fn pages_lead_through_the_whole_history_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_chooses_by_attributes_and_waits_for_them() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let of = |id: &str, tenant: Value, source: &str| {
+        let mut event = event(id, "a");
+        (event["tenant"], event["source"]) = (tenant, json!(source));
+        event
+    };
+    let all = [
+        of("one", json!("7"), "/mint"),
+        of("two", json!(7), "/mint"),
+        of("three", json!("8"), "/mint"),
+        of("four", json!("7"), "/other"),
+        event("five", "a"),
+    ];
+    client.publish(&json!(all)).await;
+    for (query, wanted) in [
+        ("attributes=tenant=7", vec!["one", "two", "four"]),
+        ("attributes=tenant=7,source=/mint", vec!["one", "two"]),
+        ("attributes=tenant=7&limit=1&after=1.1", vec!["two"]),
+        ("attributes=region=a", vec![]),
+    ] {
+        assert_eq!(ids(&client.history(query).await.body), wanted, "{query}");
+    }
+    let waiting = client.clone();
+    let waiting = tokio::spawn(async move { waiting.history("attributes=tenant=9&after=1.5&wait=12").await.body });
+    until("it to wait", async || (metric(&client, "nexus_stream_connections").await == 1).then_some(())).await;
+    client.publish(&json!([of("six", json!("8"), "/mint"), of("seven", json!("9"), "/mint")])).await;
+    assert_eq!(ids(&waiting.await.expect("it is answered")), ["seven"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_resumes_after_its_position() {
     let world = World::new().await;
     let client = world.nexus().await.client;
@@ -108,6 +140,9 @@ async fn a_wrong_query_is_told_which_part() {
         ("limit=x", "limit"),
         ("after=yesterday", "after"),
         ("type=a..b", "type"),
+        ("attributes=tenant", "attributes"),
+        ("attributes=Tenant=7", "attributes"),
+        ("attributes=tenant=%00", "attributes"),
         ("sort=up", "query"),
     ] {
         let answer = client.get(&format!("/v1/events?{query}")).await;
