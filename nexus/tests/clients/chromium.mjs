@@ -117,12 +117,13 @@ const home = await serve(Number(process.env.PAGE_PORT), (request, answer) => {
 const profile = mkdtempSync(join(tmpdir(), "chromium-"));
 const arguments_ = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", `--user-data-dir=${profile}`, `${home}/`];
 // The debugging port keeps it from ending with the page's load.
-const browser = spawn(process.env.CHROMIUM ?? "chromium-headless-shell", ["--remote-debugging-port=0", ...arguments_], { stdio: "ignore" });
+const browser = spawn(process.env.CHROMIUM ?? "chromium-headless-shell", ["--remote-debugging-port=0", ...arguments_], { stdio: "ignore", detached: true });
 browser.on("error", (error) => tell({ error: `the browser does not start: ${error.message}` }));
 browser.on("exit", (code) => tell({ error: `the browser ended with ${code}` }));
 const { error, published, ...rest } = await told;
 browser.removeAllListeners("exit");
-await new Promise((resolve) => { browser.on("exit", resolve); browser.kill("SIGKILL"); });
+// With the processes that it has started, which would outlive it.
+if (browser.pid) await new Promise((resolve) => { browser.on("exit", resolve); process.kill(-browser.pid, "SIGKILL"); });
 rmSync(profile, { recursive: true, force: true });
 assert.equal(error, undefined);
 assert.equal(published.status, 201);
