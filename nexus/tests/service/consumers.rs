@@ -147,6 +147,28 @@ async fn a_lease_that_is_extended_lasts_and_one_that_has_ended_may_still_be_ackn
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_another_has_taken_over_is_good_for_nothing() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let settings = json!({"types": ["**"], "lease_seconds": 1, "retry_seconds": [0]});
+    let consumer = Consumer::new(&client, "taken-over", settings).await;
+    publish(&client, &["a1"]).await;
+    let first = consumer.lease(1).await;
+    let second = until("the lease to end", async || {
+        Some(consumer.lease_with(json!({"lease_seconds": 600})).await).filter(|leased| !leased.is_empty())
+    })
+    .await;
+    for (action, more) in [("ack", json!({})), ("nack", json!({})), ("extend", json!({"lease_seconds": 1}))] {
+        let mut body = more;
+        body["leases"] = json!(leases(&first));
+        let answer = consumer.settle(action, body).await;
+        assert_eq!((&answer["done"], &answer["lost"]), (&json!(0), &json!([first[0]["lease"]])), "{action}");
+    }
+    assert_eq!((consumer.lease(1).await, consumer.counts().await), (vec![], (1, 0)));
+    assert_eq!(consumer.acknowledge(&second).await["done"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_an_order_an_event_waits_for_the_one_before_it_of_its_subject_only() {
     let world = World::new().await;
     let client = world.nexus().await.client;

@@ -54,6 +54,10 @@ async fn a_person_is_given_what_it_may_see_and_nothing_else() {
     for event in [wallet("a", ANN), wallet("b", BOB), reward("a"), reward("b"), event("health", "x")] {
         client.publish(&event).await;
     }
+    // What it may not see is not even kept for it.
+    until("the consumer to follow the log", async || (consumer.get("").await.body["position"] == "1.5").then_some(()))
+        .await;
+    assert_eq!(consumer.counts().await, (2, 0));
     let leased = consumer.lease(10).await;
     assert_eq!(ids(&leased), ["wallet a", "reward a"]);
     consumer.give_back(&leased).await;

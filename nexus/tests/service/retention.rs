@@ -56,7 +56,7 @@ async fn what_is_too_old_goes_before_its_number_makes_it_go_and_a_thousand_stay(
     let start = async || {
         let change = |config: &mut nexus::config::Config| {
             config.limits.retention_events_min = 4_000;
-            config.limits.retention_hours_max = Some(12);
+            config.limits.retention_hours_max = Some(23);
         };
         world.nexus_with(change).await
     };

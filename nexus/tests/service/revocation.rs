@@ -162,7 +162,10 @@ async fn a_revocation_is_forgotten_when_no_token_that_it_concerns_can_count() {
         sqlx::query(end).bind(interval.to_owned()).execute(&world.postgres).await.expect("time can be turned");
     };
     end("30 seconds").await;
-    assert_eq!(one.client.post("/v1/revocations", &json!({"token_id": "looked again"})).await.status, 201);
+    assert_eq!(one.client.post("/v1/revocations", &json!({"subject": "looked again"})).await.status, 201);
+    for instance in [&one, &two] {
+        until("the pod to look", async || (status(instance, "looked again").await == 401).then_some(())).await;
+    }
     assert_eq!(revocations(&world).await, ["ended", "unknown", "late", "looked again"]);
     end("2 minutes").await;
     until("what has ended to be removed", async || (revocations(&world).await.len() == 3).then_some(())).await;

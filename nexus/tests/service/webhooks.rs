@@ -51,7 +51,7 @@ async fn what_failed_is_tried_again_under_the_same_id_and_holds_up_its_subject_o
     })
     .await;
     // Five attempts at most: what came between them does not count.
-    Webhook::new(&client, &receiver.url(), json!({"retry_seconds": [0, 0, 0, 0]})).await;
+    let webhook = Webhook::new(&client, &receiver.url(), json!({"retry_seconds": [0, 0, 0, 0]})).await;
     publish(&client, &["a1", "a2", "b1", "b2"]).await;
     until("the last to arrive", async || receiver.ids().contains(&"a2".to_owned()).then_some(())).await;
     let of =
@@ -63,6 +63,9 @@ async fn what_failed_is_tried_again_under_the_same_id_and_holds_up_its_subject_o
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), 4, "an event has one id at every attempt");
+    let done =
+        |shown: &Value| shown["pending"] == 0 && shown["failing_since"].is_null() && shown["last_error"].is_null();
+    webhook.until("the failure to be forgotten", done).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +155,7 @@ async fn a_receiver_that_is_gone_gets_nothing_until_the_webhook_is_enabled_again
     let world = World::new().await;
     let client = world.nexus_with(allow_loopback).await.client;
     let receiver = Receiver::start(|_, before| Reply::Status(if before == 0 { 410 } else { 200 })).await;
-    let webhook = Webhook::new(&client, &receiver.url(), json!({"retry_seconds": [0, 0]})).await;
+    let webhook = Webhook::new(&client, &receiver.url(), json!({"retry_seconds": [9_000, 9_000]})).await;
     publish(&client, &["a1"]).await;
     let shown = webhook.until("it to be disabled", |shown| shown["enabled"] == false).await;
     assert_eq!(shown["disabled"]["reason"], "gone");
@@ -238,12 +241,27 @@ async fn two_pods_deliver_each_event_once_in_order_and_not_too_many_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_does_not_answer_is_asked_by_all_pods_together_no_more_often_at_once() {
+    let world = World::new().await;
+    let change = |config: &mut nexus::config::Config| {
+        allow_loopback(config);
+        (config.webhooks.attempts_per_webhook_max, config.webhooks.attempt_seconds) = (3, 1);
+    };
+    let (one, _two) = (world.nexus_with(change).await, world.nexus_with(change).await);
+    let receiver = Receiver::start(|_, _| Reply::Never).await;
+    Webhook::new(&one.client, &receiver.url(), json!({"retry_seconds": [600]})).await;
+    publish(&one.client, &["a", "b", "c", "d", "e", "f", "g", "h"]).await;
+    receiver.until(8).await;
+    assert_eq!(receiver.most_at_once(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_stopped_pod_had_begun_another_pod_delivers() {
     let world = World::new().await;
     let one = world.nexus_with(allow_loopback).await;
     let receiver = Receiver::start(|_, before| if before == 0 { Reply::Never } else { Reply::Status(200) }).await;
-    // Hours would pass if the attempt that was cut off counted.
-    let webhook = Webhook::new(&one.client, &receiver.url(), json!({"retry_seconds": [9_000]})).await;
+    // There would be no other attempt if the one that was cut off counted.
+    let webhook = Webhook::new(&one.client, &receiver.url(), json!({"retry_seconds": []})).await;
     publish(&one.client, &["a1"]).await;
     receiver.until(1).await;
     let two = world.nexus_with(allow_loopback).await;

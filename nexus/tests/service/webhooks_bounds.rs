@@ -57,6 +57,24 @@ async fn nothing_is_delivered_to_this_machine_whatever_name_leads_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_from_before_tls_was_asked_for_gets_nothing_without_it() {
+    let world = World::new().await;
+    let receiver = Receiver::accepting().await;
+    let before = world.nexus_with(allow_loopback).await;
+    let webhook = Webhook::new(&before.client, &receiver.url(), json!({"retry_seconds": []})).await;
+    before.nexus.stop(std::time::Duration::ZERO).await;
+    let change = |config: &mut nexus::config::Config| {
+        allow_loopback(config);
+        config.webhooks.allow_http = false;
+    };
+    let client = world.nexus_with(change).await.client;
+    client.publish(&event("plain", "a")).await;
+    let webhook = Webhook { client, ..webhook };
+    webhook.until("it to be given up", |shown| shown["dead_letters"] == 1).await;
+    assert_eq!(receiver.got().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_is_not_followed() {
     let world = World::new().await;
     let client = world.nexus_with(allow_loopback).await.client;

@@ -53,6 +53,15 @@ impl Got {
     }
 }
 
+/// A request that is counted until it is answered, or given up.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// How the receiver answers.
 pub(crate) enum Reply {
     Status(u16),
@@ -85,6 +94,7 @@ impl Receiver {
         let (log, most, at_once) = (Arc::clone(&got), Arc::clone(&most_at_once), Arc::new(AtomicUsize::new(0)));
         let reply = Arc::new(reply);
         let receive = async move |headers: HeaderMap, body: Bytes| {
+            let under_way = UnderWay(Arc::clone(&at_once));
             most.fetch_max(at_once.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             let got = Got { headers, body };
             let reply = {
@@ -94,7 +104,7 @@ impl Receiver {
                 reply
             };
             let answer = answer(reply).await;
-            at_once.fetch_sub(1, Ordering::SeqCst);
+            drop(under_way);
             answer
         };
         let receive = move |headers: HeaderMap, body: Bytes| {
