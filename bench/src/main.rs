@@ -35,6 +35,8 @@ enum Measurement {
     Publish(PublishArguments),
     /// Many connections.
     Realtime(realtime::Arguments),
+    /// Idle clients of Socket.IO.
+    SocketIo(realtime::SocketIoArguments),
     /// Clients that do not read, and clients whose pod is killed.
     Recovery(recovery::Arguments),
 }
@@ -81,6 +83,9 @@ async fn main() -> Result<()> {
     let figures = match &arguments.measurement {
         Measurement::Publish(arguments) => serde_json::to_string_pretty(&publish(&target, arguments).await?),
         Measurement::Realtime(arguments) => serde_json::to_string_pretty(&realtime::measure(&target, arguments).await?),
+        Measurement::SocketIo(arguments) => {
+            serde_json::to_string_pretty(&realtime::measure_socket_io(&target, arguments).await?)
+        }
         Measurement::Recovery(arguments) => serde_json::to_string_pretty(&recovery::measure(&target, arguments).await?),
     };
     println!("{}", figures.context("write the figures as JSON")?);

@@ -8,7 +8,7 @@ pub(crate) mod process;
 
 use crate::target::Target;
 use anyhow::{Context as _, Result};
-use crowd::{Crowd, Interest};
+use crowd::{Crowd, Interest, Protocol};
 use meter::Meter;
 use process::Process;
 use serde::Serialize;
@@ -39,6 +39,17 @@ pub(crate) struct Arguments {
     seconds: u32,
 }
 
+/// How many clients of Socket.IO, and on whom.
+#[derive(clap::Args)]
+pub(crate) struct SocketIoArguments {
+    /// The process of Nexus, whose memory and CPU time are read.
+    #[arg(long)]
+    process: u32,
+    /// Connections that are open at a time.
+    #[arg(long, default_value_t = 10_000)]
+    clients: u32,
+}
+
 /// All that one run measured.
 #[derive(Serialize)]
 pub(crate) struct Figures {
@@ -50,7 +61,7 @@ pub(crate) struct Figures {
 
 /// Connections that are open and get nothing: authenticated, three subscriptions each.
 #[derive(Serialize)]
-struct Idle {
+pub(crate) struct Idle {
     clients: u32,
     opened_per_second: f64,
     server_cpu_ms_per_client: f64,
@@ -97,23 +108,9 @@ pub(crate) async fn measure(target: &Target, arguments: &Arguments) -> Result<Fi
     let server = Process(arguments.process);
     let mut fan_out = Vec::new();
     let (idle, one_to_all, own_topics) = {
-        let before = server.resident_bytes()?;
-        let cpu = server.cpu_seconds()?;
-        let meter = Arc::new(Meter::new("own"));
-        let begun = Instant::now();
-        let crowd = Crowd::open(target, &meter, arguments.clients, 2, Interest::Own).await.context("open clients")?;
-        let took = begun.elapsed().as_secs_f64();
-        let cpu = server.cpu_seconds()? - cpu;
-        sleep(Duration::from_secs(3)).await;
-        let clients = f64::from(arguments.clients);
-        let idle = Idle {
-            clients: arguments.clients,
-            opened_per_second: clients / took,
-            server_cpu_ms_per_client: cpu * 1_000.0 / clients,
-            #[allow(clippy::cast_precision_loss)] // Far below the precision of a float.
-            resident_bytes_per_client: (server.resident_bytes()? as f64 - before as f64) / clients,
-        };
+        let (idle, crowd) = idle(target, &server, arguments.clients, Protocol::WebSocket).await?;
         eprintln!("idle: {}", serde_json::to_string(&idle)?);
+        let meter = Arc::clone(&crowd.meter);
         let own = flow(target, &meter, &server, arguments.own_rate, 1, arguments, Kind::Singles).await?;
         let own = Flow { clients: arguments.clients, ..own };
         eprintln!("own topics: {}", serde_json::to_string(&own)?);
@@ -124,12 +121,40 @@ pub(crate) async fn measure(target: &Target, arguments: &Arguments) -> Result<Fi
     for (number, rate) in arguments.rates.iter().enumerate() {
         let meter = Arc::new(Meter::new(format!("fan{number}")));
         let source = 3 + u8::try_from(number).unwrap_or(0);
+        let source = (source, Protocol::WebSocket);
         let crowd = Crowd::open(target, &meter, arguments.subscribers, source, Interest::Shared).await?;
         let flow = flow(target, &crowd.meter, &server, *rate, arguments.subscribers, arguments, Kind::Batches).await?;
         eprintln!("fan-out: {}", serde_json::to_string(&flow)?);
         fan_out.push(flow);
     }
     Ok(Figures { idle, fan_out, one_to_all, own_topics })
+}
+
+/// Measures idle clients of Socket.IO: on a Nexus that has had no others, for what those have given back stays with it.
+pub(crate) async fn measure_socket_io(target: &Target, arguments: &SocketIoArguments) -> Result<Idle> {
+    let (idle, _crowd) = idle(target, &Process(arguments.process), arguments.clients, Protocol::SocketIo).await?;
+    Ok(idle)
+}
+
+/// Opens clients; what that took, and what they cost once they are idle.
+async fn idle(target: &Target, server: &Process, clients: u32, protocol: Protocol) -> Result<(Idle, Crowd)> {
+    let before = server.resident_bytes()?;
+    let cpu = server.cpu_seconds()?;
+    let meter = Arc::new(Meter::new("own"));
+    let begun = Instant::now();
+    let crowd = Crowd::open(target, &meter, clients, (2, protocol), Interest::Own).await.context("open clients")?;
+    let took = begun.elapsed().as_secs_f64();
+    let cpu = server.cpu_seconds()? - cpu;
+    sleep(Duration::from_secs(3)).await;
+    let count = f64::from(clients);
+    let idle = Idle {
+        clients,
+        opened_per_second: count / took,
+        server_cpu_ms_per_client: cpu * 1_000.0 / count,
+        #[allow(clippy::cast_precision_loss)] // Far below the precision of a float.
+        resident_bytes_per_client: (server.resident_bytes()? as f64 - before as f64) / count,
+    };
+    Ok((idle, crowd))
 }
 
 /// How events are published.

@@ -41,6 +41,11 @@ impl Target {
         authority.parse().context("the URL names no address and port")
     }
 
+    /// Says who we are.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The header that says who we are.
     pub(crate) fn authorization(&self) -> String {
         format!("Bearer {}", self.token)

@@ -3,8 +3,8 @@
 
 use super::meter::Meter;
 use crate::target::Target;
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -49,8 +49,36 @@ impl Client {
         Ok(client)
     }
 
+    /// Opens a connection of Socket.IO, connects, and waits until all subscriptions stand.
+    pub(super) async fn open_socket_io(target: &Target, source: IpAddr, subscriptions: &[Value]) -> Result<Self> {
+        let mut client = Self::upgrade(target, source, None, "/socket.io/?EIO=4&transport=websocket").await?;
+        client.packet('0').await.context("read the handshake")?;
+        client.send(0x81, format!("40{}", json!({ "token": target.token() })).as_bytes()).await.context("connect")?;
+        client.packet('4').await.context("read the answer to connect")?;
+        for subscription in subscriptions {
+            let command = format!("421{}", json!(["subscribe", subscription]));
+            client.send(0x81, command.as_bytes()).await.context("subscribe")?;
+            let answer = client.packet('4').await.context("read the answer to subscribe")?;
+            ensure!(answer.contains("\"result\""), "a subscription was refused: {answer}");
+        }
+        Ok(client)
+    }
+
+    /// The next packet, which is to begin like this.
+    async fn packet(&mut self, begin: char) -> Result<String> {
+        let frames = self.read().await?;
+        let [(_, payload)] = &*frames else { bail!("{} frames came at once", frames.len()) };
+        let packet = String::from_utf8_lossy(payload).into_owned();
+        ensure!(packet.starts_with(begin), "{packet} came");
+        Ok(packet)
+    }
+
     /// Opens a connection; the network holds so little for it as is said.
     pub(crate) async fn connect(target: &Target, source: IpAddr, receive_bytes: Option<u32>) -> Result<Self> {
+        Self::upgrade(target, source, receive_bytes, "/v1/stream").await
+    }
+
+    async fn upgrade(target: &Target, source: IpAddr, receive_bytes: Option<u32>, path: &str) -> Result<Self> {
         let socket = TcpSocket::new_v4().context("make a socket")?;
         if let Some(bytes) = receive_bytes {
             socket.set_recv_buffer_size(bytes).context("set up a socket")?;
@@ -59,7 +87,7 @@ impl Client {
         let mut stream = socket.connect(target.address()?).await.context("connect")?;
         stream.set_nodelay(true).context("set up a socket")?;
         let request = format!(
-            "GET /v1/stream HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: {}\r\n\r\n",
             target.authorization()
         );
@@ -84,12 +112,18 @@ impl Client {
         let begin = format!("\"id\":\"{}-", meter.series);
         while let Ok(frames) = self.read().await {
             for (first, payload) in frames {
-                if first == 0x89 {
-                    if self.send(0x8a, &payload).await.is_err() {
-                        return;
+                let answered = match first {
+                    0x89 => self.send(0x8a, &payload).await,
+                    _ if payload == b"2" => self.send(0x81, b"3").await,
+                    _ => {
+                        if let Some(number) = number(&payload, begin.as_bytes()) {
+                            meter.arrived(number);
+                        }
+                        Ok(())
                     }
-                } else if let Some(number) = number(&payload, begin.as_bytes()) {
-                    meter.arrived(number);
+                };
+                if answered.is_err() {
+                    return;
                 }
             }
         }

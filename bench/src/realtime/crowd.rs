@@ -31,13 +31,22 @@ pub(super) enum Interest {
     Shared,
 }
 
+/// What a client speaks.
+#[derive(Clone, Copy)]
+pub(super) enum Protocol {
+    /// That of `/v1/stream`.
+    WebSocket,
+    /// Socket.IO over a WebSocket.
+    SocketIo,
+}
+
 impl Crowd {
     /// Opens so many clients from the address 127.0.0.`source`, and waits until all have subscribed.
     pub(super) async fn open(
         target: &Target,
         meter: &Arc<Meter>,
         count: u32,
-        source: u8,
+        (source, protocol): (u8, Protocol),
         interest: Interest,
     ) -> Result<Self> {
         let places = Arc::new(Semaphore::new(OPENING));
@@ -47,7 +56,11 @@ impl Crowd {
             let target = target.clone();
             opening.spawn(async move {
                 let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, source));
-                let client = Client::open(&target, source, &subscriptions(interest, number)).await;
+                let subscriptions = subscriptions(interest, number);
+                let client = match protocol {
+                    Protocol::WebSocket => Client::open(&target, source, &subscriptions).await,
+                    Protocol::SocketIo => Client::open_socket_io(&target, source, &subscriptions).await,
+                };
                 drop(place);
                 client
             });

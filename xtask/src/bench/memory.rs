@@ -13,17 +13,18 @@ pub(super) struct Nexus {
 
 /// Resident memory of the one process that runs the file `program`.
 pub(super) fn of_program(program: &Path) -> Option<u64> {
-    resident(&folder_of(program)?)
+    resident(&folders_of(program)?.next()?)
 }
 
-/// The id of that process.
-pub(super) fn process_of(program: &Path) -> Option<u32> {
-    folder_of(program)?.file_name()?.to_str()?.parse().ok()
+/// The id of the process that runs it, and is none of the `others`.
+pub(super) fn process_of(program: &Path, others: &[u32]) -> Option<u32> {
+    let mut ids = folders_of(program)?.filter_map(|folder| folder.file_name()?.to_str()?.parse().ok());
+    ids.find(|id| !others.contains(id))
 }
 
-fn folder_of(program: &Path) -> Option<PathBuf> {
+fn folders_of(program: &Path) -> Option<impl Iterator<Item = PathBuf>> {
     let program = fs::canonicalize(program).ok()?;
-    processes().find(|process| fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program))
+    Some(processes().filter(move |process| fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program)))
 }
 
 /// Resident memory of the program `name` in the pod with this uid, on a node that runs on this machine.

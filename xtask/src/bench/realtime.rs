@@ -1,10 +1,12 @@
 //! `cargo xtask bench realtime`: many connections on a local Nexus.
 
 use super::table::Machine;
-use super::{Ground, memory};
+use super::{Ground, free_address, memory};
+use crate::nexus::Local;
 use crate::{output, run, store};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ struct Figures {
     fan_out: Vec<Flow>,
     one_to_all: OneToAll,
     own_topics: Flow,
+    socket_io: Idle,
 }
 
 #[derive(Deserialize)]
@@ -59,8 +62,8 @@ struct OneToAll {
 
 /// Measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let Ground { program, generator, services: _services, listen, token, folder: _folder, .. } = Ground::prepare()?;
-    let process = memory::process_of(&program).context("find the process of Nexus")?;
+    let Ground { program, generator, services, listen, token, key, folder: _folder } = Ground::prepare()?;
+    let process = memory::process_of(&program, &[]).context("find the process of Nexus")?;
 
     let step = output::Step::start("many connections");
     let mut command = run::command(&generator, ["--url", &format!("http://{listen}"), "realtime"]);
@@ -68,17 +71,28 @@ pub(super) fn run(args: &Args) -> Result<()> {
     command.args(["--clients", &args.clients.to_string()]).env("NEXUS_BENCH_TOKEN", &token);
     let said = run::text(&mut command).context("run the load generator")?;
     step.done("");
-    let figures: Figures = serde_json::from_str(&said).context("read the load generator's figures")?;
+    let mut all: Value = serde_json::from_str(&said).context("read the load generator's figures")?;
+
+    let step = output::Step::start("many connections of Socket.IO, on a Nexus of their own");
+    let other = free_address()?;
+    Local { program: &program, listen: other, log: "warn", urls: services.urls(), key: &key }.start(&services)?;
+    let process = memory::process_of(&program, &[process]).context("find the process of the other Nexus")?;
+    let mut command = run::command(&generator, ["--url", &format!("http://{other}"), "socket-io"]);
+    command.args(["--process", &process.to_string(), "--clients", &args.clients.to_string()]);
+    let socket_io = run::text(command.env("NEXUS_BENCH_TOKEN", &token)).context("run the load generator")?;
+    step.done("");
+    all["socket_io"] = serde_json::from_str(&socket_io).context("read the load generator's figures")?;
+    let figures = Figures::deserialize(&all).context("read the load generator's figures")?;
     let file = store::clone_root().join(&args.table);
     let page = page(&Machine::here()?, args, &figures);
     fs::write(&file, page).with_context(|| format!("write {}", file.display()))?;
-    output::result(&said);
+    output::result(&serde_json::to_string_pretty(&all).context("write the figures as JSON")?);
     Ok(())
 }
 
 /// The page, in Markdown. The goals are what the best of other servers showed on such a machine, and beyond.
 fn page(machine: &Machine, args: &Args, figures: &Figures) -> String {
-    let Figures { idle, fan_out, one_to_all, own_topics } = figures;
+    let Figures { idle, fan_out, one_to_all, own_topics, socket_io } = figures;
     let mut page = format!(
         "# Many connections\n\n\
          Written by `cargo xtask bench realtime`; measure them again with the same command. One run on {}, each part \
@@ -94,6 +108,9 @@ fn page(machine: &Machine, args: &Args, figures: &Figures) -> String {
     let idle_clients = format!("{} idle clients, authenticated, three subscriptions: memory of each", idle.clients);
     row(&idle_clients, "≤ 5 KB", &format!("{:.1} KB", idle.resident_bytes_per_client / 1_000.0));
     row("Opened a second, with a checked token", "≥ 3,000", &format!("{:.0}", idle.opened_per_second));
+    let of_socket_io = format!("{} idle clients of Socket.IO, the same: memory of each", socket_io.clients);
+    row(&of_socket_io, "≤ 7 KB", &format!("{:.1} KB", socket_io.resident_bytes_per_client / 1_000.0));
+    row("Of these opened a second, one command after the other", "", &format!("{:.0}", socket_io.opened_per_second));
     for flow in fan_out {
         let what = format!("{} subscribers of one topic, {} events a second", flow.clients, flow.events_per_second);
         let goal = match flow.events_per_second {

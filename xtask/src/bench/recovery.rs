@@ -59,7 +59,7 @@ struct Killed {
 /// Measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
     let Ground { program, generator, services, listen, token, key, folder: _folder } = Ground::prepare()?;
-    let process = memory::process_of(&program).context("find the process of Nexus")?;
+    let process = memory::process_of(&program, &[]).context("find the process of Nexus")?;
     let other = free_address()?;
     Local { program: &program, listen: other, log: "warn", urls: services.urls(), key: &key }.start(&services)?;
 
