@@ -5,6 +5,8 @@ pub mod audience;
 pub mod registry;
 pub mod version;
 
+pub mod choice;
+
 pub mod any;
 pub mod cloud_event;
 pub mod deployment;
@@ -22,6 +24,7 @@ pub(crate) mod parcel;
 
 pub use any::{AnyEvent, AnyNewEvent};
 pub use audience::Audience;
+pub use choice::Choice;
 pub use cloud_event::{CloudEvent, Violation};
 pub use pattern::Pattern;
 pub use registry::{Definition, Domain, Payload, Publisher, Registry};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::audience::{self, Audience, EVERYONE};
+use super::choice::{Choice, Choices};
 use super::version::{self, Earlier, Version};
 use super::{CloudEvent, Pattern, Violation, education, finance, marketplace, system};
 
@@ -244,6 +245,7 @@ fn schema_of_release(released: &str) -> Value {
 pub struct Registry {
     definitions: Vec<Definition>,
     places: HashMap<Arc<str>, usize>,
+    choices: Choices,
 }
 
 impl Registry {
@@ -273,7 +275,7 @@ impl Registry {
     pub fn of(definitions: Vec<Definition>) -> Self {
         let places = definitions.iter().enumerate();
         let places = places.map(|(place, definition)| (Arc::clone(&definition.event_type), place)).collect();
-        Self { definitions, places }
+        Self { definitions, places, choices: Choices::default() }
     }
 
     /// The same and one more type, which takes the place of one with its name.
@@ -297,6 +299,11 @@ impl Registry {
     /// The place of a type among the definitions; their number for one that is not among them.
     pub fn number(&self, event_type: &str) -> usize {
         self.places.get(event_type).copied().unwrap_or(self.definitions.len())
+    }
+
+    /// What these patterns choose.
+    pub fn choose(&self, patterns: Vec<Pattern>) -> Arc<Choice> {
+        self.choices.get(patterns, |patterns| self.matching(patterns))
     }
 
     /// The types that any of the patterns matches.

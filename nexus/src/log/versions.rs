@@ -23,6 +23,17 @@ pub struct Versions {
 pub struct FindVersion(String);
 
 impl Versions {
+    /// The current ones.
+    pub fn current() -> &'static Self {
+        static CURRENT: Versions = Versions { asked: Vec::new() };
+        &CURRENT
+    }
+
+    /// Whether it asks for nothing but the current ones.
+    pub fn is_current(&self) -> bool {
+        self.asked.is_empty()
+    }
+
     /// Reads what was asked for, by type.
     pub fn read(registry: &Registry, asked: &BTreeMap<String, u16>) -> Result<Self, FindVersion> {
         let known = |(event_type, version): (&String, &u16)| -> Result<_, FindVersion> {

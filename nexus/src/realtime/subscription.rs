@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::events::{Pattern, Registry};
+use crate::events::{Choice, Pattern, Registry};
 use crate::log::{Entry, FindVersion, Versions};
 use crate::position::Position;
 
@@ -36,14 +36,18 @@ pub struct Asked {
     pub room: Option<String>,
 }
 
-/// The events that a client asks for.
+/// The events that a client asks for. Small, for each of many connections holds some.
 #[derive(Debug)]
 pub struct Filter {
     registry: Arc<Registry>,
-    patterns: Vec<Pattern>,
-    /// The registered types that a pattern matches, so that no pattern is tried per event.
-    types: Vec<Arc<str>>,
+    choice: Arc<Choice>,
     subjects: Option<Vec<String>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few ask for.
+#[derive(Debug, Default)]
+struct Rare {
     attributes: Box<[(String, String)]>,
     room: Option<Box<str>>,
     versions: Versions,
@@ -99,34 +103,39 @@ impl Filter {
         if room.as_ref().is_some_and(|room| !is_room(room)) {
             return Err(ReadFilter::NameRoom);
         }
-        let types = registry.matching(&patterns);
-        let attributes = attributes_of(attributes)?;
-        let (room, versions) = (room.map(String::into_boxed_str), Versions::default());
-        Ok(Self { registry: Arc::clone(registry), patterns, types, subjects, attributes, room, versions })
+        let (attributes, room) = (attributes_of(attributes)?, room.map(String::into_boxed_str));
+        let rare = Rare { attributes, room, versions: Versions::default() };
+        let rare = (!rare.attributes.is_empty() || rare.room.is_some()).then(|| Box::new(rare));
+        Ok(Self { registry: Arc::clone(registry), choice: registry.choose(patterns), subjects, rare })
     }
 
     /// The same, with events in the versions that the client asks for, by type.
-    pub fn in_versions(self, asked: &BTreeMap<String, u16>) -> Result<Self, FindVersion> {
-        Ok(Self { versions: Versions::read(&self.registry, asked)?, ..self })
+    pub fn in_versions(mut self, asked: &BTreeMap<String, u16>) -> Result<Self, FindVersion> {
+        let versions = Versions::read(&self.registry, asked)?;
+        if !versions.is_current() {
+            self.rare.get_or_insert_default().versions = versions;
+        }
+        Ok(self)
     }
 
     /// The versions that the client asks for.
     pub fn versions(&self) -> &Versions {
-        &self.versions
+        self.rare.as_ref().map_or(Versions::current(), |rare| &rare.versions)
     }
 
     /// The event's JSON for the client.
     pub fn text<'a>(&self, entry: &'a Entry) -> Cow<'a, [u8]> {
-        self.versions.text(&self.registry, entry)
+        self.versions().text(&self.registry, entry)
     }
 
     /// What the client asked for.
     pub fn asked(&self) -> Asked {
+        let attributes = self.rare.as_ref().map(|rare| rare.attributes.iter().cloned().collect());
         Asked {
-            types: self.patterns.iter().map(ToString::to_string).collect(),
+            types: self.choice.patterns.iter().map(ToString::to_string).collect(),
             subjects: self.subjects.clone(),
-            attributes: self.attributes.iter().cloned().collect(),
-            room: self.room.as_deref().map(str::to_owned),
+            attributes: attributes.unwrap_or_default(),
+            room: self.room().map(str::to_owned),
         }
     }
 
@@ -134,24 +143,23 @@ impl Filter {
     pub fn wants(&self, entry: &Entry) -> bool {
         self.wants_type(&entry.event_type)
             && self.subjects.as_ref().is_none_or(|subjects| subjects.iter().any(|subject| **subject == *entry.subject))
-            && self.room.as_deref().is_none_or(|room| entry.audience.rooms().any(|told| told == room))
-            && self.attributes.iter().all(|(name, value)| entry.attribute(name) == Some(value))
+            && self.rare.as_ref().is_none_or(|rare| rare.wants(entry))
     }
 
     /// The patterns of types that the client asked for.
     pub fn patterns(&self) -> &[Pattern] {
-        &self.patterns
+        &self.choice.patterns
     }
 
     /// The registered types that are wanted.
     pub fn types(&self) -> &[Arc<str>] {
-        &self.types
+        &self.choice.types
     }
 
     /// The types to look for in the log; nothing when every type is wanted, also those of newer pods.
     pub fn selected_types(&self) -> Option<Vec<&str>> {
-        let all = self.patterns.iter().any(Pattern::is_any);
-        (!all).then(|| self.types.iter().map(|event_type| &**event_type).collect())
+        let all = self.patterns().iter().any(Pattern::is_any);
+        (!all).then(|| self.types().iter().map(|event_type| &**event_type).collect())
     }
 
     /// The subjects that are wanted; nothing when all are.
@@ -161,14 +169,21 @@ impl Filter {
 
     /// The room in which it must be told; nothing when any will do.
     pub fn room(&self) -> Option<&str> {
-        self.room.as_deref()
+        self.rare.as_ref()?.room.as_deref()
     }
 
     /// A newer pod may know a type that this one does not; the patterns decide then.
     fn wants_type(&self, event_type: &str) -> bool {
-        self.types.iter().any(|wanted| **wanted == *event_type)
+        self.types().iter().any(|wanted| **wanted == *event_type)
             || (self.registry.get(event_type).is_none()
-                && self.patterns.iter().any(|pattern| pattern.matches(event_type)))
+                && self.patterns().iter().any(|pattern| pattern.matches(event_type)))
+    }
+}
+
+impl Rare {
+    fn wants(&self, entry: &Entry) -> bool {
+        self.room.as_deref().is_none_or(|room| entry.audience.rooms().any(|told| told == room))
+            && self.attributes.iter().all(|(name, value)| entry.attribute(name) == Some(value))
     }
 }
 
