@@ -13,6 +13,7 @@ pub mod sequencer;
 mod stamp;
 pub mod wake;
 
+mod pages;
 pub mod read;
 mod ring;
 pub mod standing;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::event::Entry;
+use super::pages::Pages;
 use super::read::{self, Batch, READ_ENTRIES_MAX, ReadLog};
 use super::ring::Ring;
 use super::wake::Wake;
@@ -40,13 +41,14 @@ struct Shared {
     epoch: AtomicI32,
     head: watch::Sender<i64>,
     ring: RwLock<Ring>,
+    pages: Pages,
 }
 
 impl Tail {
     /// A view that knows nothing yet; `run` fills it. It has every entry in the current version of its type.
     pub fn new(pool: PgPool, registry: Arc<Registry>, wake: Wake) -> Self {
         let (epoch, head) = (AtomicI32::new(0), watch::Sender::new(0));
-        let shared = Shared { pool, registry, wake, epoch, head, ring: RwLock::default() };
+        let shared = Shared { pool, registry, wake, epoch, head, ring: RwLock::default(), pages: Pages::new() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -91,7 +93,8 @@ impl Tail {
         self.shared.head.subscribe()
     }
 
-    /// Up to `limit` entries that follow `seq`: from memory when they are there, else from Postgres.
+    /// Up to `limit` entries that follow `seq`: from memory when they are there, or somebody has just read them, else from
+    /// Postgres.
     pub async fn read_after(&self, seq: i64, limit: usize) -> Result<Batch, ReadLog> {
         if seq >= self.head() {
             return Ok(Batch::Entries(Vec::new()));
@@ -99,7 +102,9 @@ impl Tail {
         if let Some(entries) = self.ring(|ring| ring.after(seq, limit.min(READ_ENTRIES_MAX))) {
             return Ok(Batch::Entries(entries));
         }
-        read::after(&self.shared.pool, self.registry(), self.epoch(), seq, limit).await
+        let epoch = self.epoch();
+        let read = |seq, limit| read::after(&self.shared.pool, self.registry(), epoch, seq, limit);
+        self.shared.pages.after((epoch, seq), self.head(), limit, read).await
     }
 
     /// The places that events of the outbox get, in the order given. Called after their transaction was committed; wakes

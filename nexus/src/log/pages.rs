@@ -1,0 +1,168 @@
+//! Stretches of the log that were read a moment ago: clients that were away come back together, and read the same. A page
+//! holds only what can no longer change, and who reads from Postgres for clients leaves it to the others at most times.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+use tokio::sync::Semaphore;
+
+use super::event::Entry;
+use super::read::{Batch, ReadLog};
+
+/// Entries of a page: as many as a connection looks at in one stretch.
+pub(super) const PAGE_ENTRIES: usize = 256;
+/// Bytes of all pages.
+const BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// What an entry takes beside its text, in bytes.
+const ENTRY_BYTES: usize = 256;
+/// A page that nobody has read for so long goes: a pod at rest is small.
+const KEPT: Duration = Duration::from_secs(30);
+/// Readings from Postgres at a time. The pool's other connections are for writes, and for following the log.
+const READINGS_MAX: usize = 4;
+
+/// Epoch, and number of the first entry.
+type Place = (i32, i64);
+
+/// Pages by their places; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Pages {
+    pages: Cache<Place, Arc<[Arc<Entry>]>>,
+    readings: Arc<Semaphore>,
+}
+
+impl Pages {
+    pub(super) fn new() -> Self {
+        let bytes =
+            |entries: &Arc<[Arc<Entry>]>| entries.iter().map(|entry| entry.bytes() + ENTRY_BYTES).sum::<usize>();
+        let pages = Cache::builder()
+            .max_capacity(BYTES_MAX)
+            .weigher(move |_, entries| u32::try_from(bytes(entries)).unwrap_or(u32::MAX))
+            .time_to_idle(KEPT)
+            .build();
+        Self { pages, readings: Arc::new(Semaphore::new(READINGS_MAX)) }
+    }
+
+    /// Up to `limit` entries after `seq` of a log that has more than those. `read` reads what follows a number, up to so
+    /// many.
+    pub(super) async fn after<Reading: Future<Output = Result<Batch, ReadLog>>>(
+        &self,
+        (epoch, seq): Place,
+        head: i64,
+        limit: usize,
+        read: impl Fn(i64, usize) -> Reading,
+    ) -> Result<Batch, ReadLog> {
+        let size = i64::try_from(PAGE_ENTRIES).expect("a page is small");
+        let first = seq - seq.rem_euclid(size) + 1;
+        // The page at the head grows.
+        if first + size - 1 <= head {
+            let whole = async {
+                match self.read(read(first - 1, PAGE_ENTRIES)).await {
+                    Ok(Batch::Entries(entries)) if entries.len() == PAGE_ENTRIES => Some(entries.into()),
+                    // Retention has its beginning, or Postgres is away: whoever asks is told by a reading of its own.
+                    _ => None,
+                }
+            };
+            if let Some(page) = self.pages.optionally_get_with((epoch, first), whole).await {
+                let begin = usize::try_from(seq + 1 - first).expect("it is in the page");
+                return Ok(Batch::Entries(page.iter().skip(begin).take(limit).cloned().collect()));
+            }
+        }
+        self.read(read(seq, limit)).await
+    }
+
+    /// A reading, when there is a place for it.
+    async fn read(&self, reading: impl Future<Output = Result<Batch, ReadLog>>) -> Result<Batch, ReadLog> {
+        let _place = self.readings.acquire().await.expect("the semaphore is never closed");
+        reading.await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::events::Audience;
+    use crate::log::event::Attributes;
+    use crate::traces::Delivery;
+
+    fn entry(seq: i64) -> Arc<Entry> {
+        Arc::new(Entry {
+            seq,
+            outbox_id: seq,
+            event_type: "a.b".into(),
+            type_number: 0,
+            subject: "a/1".into(),
+            audience: Audience::default(),
+            recorded_at: Timestamp::UNIX_EPOCH,
+            encoded: Bytes::from_static(b"{}"),
+            published: None,
+            attributes: Attributes::default(),
+            delivery: Delivery::default(),
+        })
+    }
+
+    /// A log from `oldest` to 1,000, and how often it was read.
+    struct Log {
+        oldest: i64,
+        reads: AtomicUsize,
+        pages: Pages,
+    }
+
+    impl Log {
+        fn from(oldest: i64) -> Self {
+            Self { oldest, reads: AtomicUsize::new(0), pages: Pages::new() }
+        }
+
+        async fn after(&self, seq: i64, limit: usize) -> Result<Vec<i64>, i64> {
+            let read = |seq: i64, limit: usize| async move {
+                self.reads.fetch_add(1, Ordering::Relaxed);
+                if seq + 1 < self.oldest {
+                    return Ok(Batch::Gap { oldest: self.oldest });
+                }
+                Ok(Batch::Entries((seq + 1..=1_000).take(limit).map(entry).collect()))
+            };
+            match self.pages.after((1, seq), 1_000, limit, read).await.expect("it can be read") {
+                Batch::Entries(entries) => Ok(entries.iter().map(|entry| entry.seq).collect()),
+                Batch::Gap { oldest } => Err(oldest),
+            }
+        }
+
+        fn reads(&self) -> usize {
+            self.reads.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_the_same_is_given_what_another_has_read() {
+        let log = Log::from(1);
+        for seq in [0, 1, 100, 255] {
+            assert_eq!(log.after(seq, 300).await, Ok((seq + 1..=256).collect()), "{seq}");
+        }
+        assert_eq!(log.after(10, 3).await, Ok(vec![11, 12, 13]));
+        assert_eq!(log.reads(), 1);
+        assert_eq!(log.after(256, 256).await, Ok((257..=512).collect()));
+        assert_eq!(log.reads(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_may_grow_is_read_anew() {
+        let log = Log::from(1);
+        for _ in 0..2 {
+            assert_eq!(log.after(800, 300).await, Ok((801..=1_000).collect()));
+        }
+        assert_eq!(log.reads(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_page_whose_beginning_is_gone_is_told_as_it_is() {
+        let log = Log::from(100);
+        assert_eq!(log.after(50, 256).await, Err(100));
+        assert_eq!(log.after(99, 256).await, Ok((100..=355).collect()));
+        assert_eq!(log.after(256, 256).await, Ok((257..=512).collect()));
+    }
+}
