@@ -5,7 +5,7 @@ use crate::component::metadata;
 use crate::layer::Layer;
 use crate::names::{self, Component, MONGO_PORT, NEXUS_PORT, PATRONI_PORT, POSTGRES_PORT, REDIS_PORT};
 use k8s_openapi::api::networking::v1::{
-    NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
+    IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
     NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -14,6 +14,13 @@ use std::collections::BTreeMap;
 
 /// Ports on which API servers listen: the Service's, and the one behind it, which is what a policy sees.
 const API_SERVER_PORTS: [i32; 2] = [443, 6443];
+
+/// The port of webhooks.
+const HTTPS_PORT: i32 = 443;
+
+/// Where clusters and what is around them have their addresses (RFC 1918, 3927, 6598), and this machine.
+const NOT_PUBLIC_V4: [&str; 6] =
+    ["10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"];
 
 /// One policy per component, or none where they are switched off.
 pub fn desired(layer: &Layer) -> Vec<NetworkPolicy> {
@@ -76,6 +83,7 @@ fn egress(layer: &Layer, component: Component) -> Vec<NetworkPolicyEgressRule> {
                 one(Component::Redis, &[REDIS_PORT]),
                 // A client that polls reaches any pod, and that the one that holds its session.
                 one(component, &[NEXUS_PORT]),
+                to(Some(public_addresses()), vec![tcp(HTTPS_PORT)]),
             ];
             if let Some(address) = &layer.nexus.jwks_url {
                 rules.push(to(None, vec![tcp(jwks_port(address))]));
@@ -84,6 +92,16 @@ fn egress(layer: &Layer, component: Component) -> Vec<NetworkPolicyEgressRule> {
         }
     });
     rules
+}
+
+/// Where webhooks are delivered. Nexus looks at each address itself, and closer.
+fn public_addresses() -> Vec<NetworkPolicyPeer> {
+    let block = |cidr: &str, except: Option<Vec<String>>| NetworkPolicyPeer {
+        ip_block: Some(IPBlock { cidr: cidr.to_owned(), except }),
+        ..NetworkPolicyPeer::default()
+    };
+    let not_public = NOT_PUBLIC_V4.map(str::to_owned).to_vec();
+    vec![block("0.0.0.0/0", Some(not_public)), block("2000::/3", None)]
 }
 
 /// The port in an address, or the one that its scheme implies.
