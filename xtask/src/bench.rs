@@ -21,6 +21,9 @@ use std::time::Duration;
 /// How long the token of the load is valid: longer than any run.
 const TOKEN_SECONDS: u32 = 3_600;
 
+/// More events than any run publishes: whoever comes back is to find all that it missed.
+const KEPT_EVENTS: u32 = 10_000_000;
+
 /// Nexus is at rest when this long nobody has asked it anything.
 const REST: Duration = Duration::from_secs(10);
 
@@ -93,7 +96,14 @@ impl Ground {
         let services = Services::start(Ports::Free)?;
         let listen = free_address()?;
         let key = secret::word()?;
-        let local = nexus::Local { program: &program, listen, log: "warn", urls: services.urls(), key: &key };
+        let local = nexus::Local {
+            program: &program,
+            listen,
+            log: "warn",
+            urls: services.urls(),
+            key: &key,
+            kept_events: KEPT_EVENTS,
+        };
         local.start(&services)?;
         let token = local.token("bench", "events:read events:write", TOKEN_SECONDS)?;
         Ok(Self { program, generator, services, listen, token, key, folder })

@@ -29,7 +29,14 @@ pub fn run(args: &Args) -> Result<()> {
     step.done("");
     let services = Services::start(Ports::Free)?;
     let key = secret::word()?;
-    let nexus = Local { program: &program, listen: args.listen, log: &args.log, urls: services.urls(), key: &key };
+    let nexus = Local {
+        program: &program,
+        listen: args.listen,
+        log: &args.log,
+        urls: services.urls(),
+        key: &key,
+        kept_events: 100_000,
+    };
     nexus.start(&services)?;
     let token = nexus.token(demo::SUBJECT, demo::SCOPE, demo::TOKEN_SECONDS)?;
 
@@ -51,6 +58,8 @@ pub(crate) struct Local<'a> {
     pub(crate) urls: &'a Urls,
     /// What signs tokens; 32 bytes at least.
     pub(crate) key: &'a str,
+    /// Events that the log keeps at least.
+    pub(crate) kept_events: u32,
 }
 
 impl Local<'_> {
@@ -74,6 +83,7 @@ impl Local<'_> {
         command.env("NEXUS_DATABASE_URL", &self.urls.postgres).env("NEXUS_REDIS_URL", &self.urls.redis);
         command.env("NEXUS_MONGO_URL", self.urls.mongo_database("azora"));
         command.env("NEXUS_AUTH_HS256_KEY", self.key).env("NEXUS_LOG", self.log).env("NEXUS_LOG_FORMAT", "text");
+        command.env("NEXUS_RETENTION_EVENTS_MIN", self.kept_events.to_string());
         // Nobody here waits for clients to leave.
         command.env("NEXUS_DRAIN_SECONDS", "1");
         command

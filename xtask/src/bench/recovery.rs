@@ -1,7 +1,7 @@
 //! `cargo xtask bench recovery`: clients that do not read, and clients whose Nexus is killed, on two local Nexus.
 
 use super::table::Machine;
-use super::{Ground, free_address, memory};
+use super::{Ground, KEPT_EVENTS, free_address, memory};
 use crate::nexus::Local;
 use crate::{output, run, store};
 use anyhow::{Context as _, Result};
@@ -61,7 +61,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let Ground { program, generator, services, listen, token, key, folder: _folder } = Ground::prepare()?;
     let process = memory::process_of(&program, &[]).context("find the process of Nexus")?;
     let other = free_address()?;
-    Local { program: &program, listen: other, log: "warn", urls: services.urls(), key: &key }.start(&services)?;
+    Local { program: &program, listen: other, log: "warn", urls: services.urls(), key: &key, kept_events: KEPT_EVENTS }
+        .start(&services)?;
 
     let step = output::Step::start("clients that were away");
     let mut command = run::command(&generator, ["--url", &format!("http://{listen}"), "recovery"]);
