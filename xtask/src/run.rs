@@ -37,6 +37,9 @@ pub fn pass_on_sigterm() -> Result<()> {
 
 /// Ends what runs, such as a compile beside a step that has failed; nothing is started any more.
 pub fn end_all() {
+    // A chore whose command has ended on the signal waits here until the others were sent theirs.
+    static ENDING: Mutex<()> = Mutex::new(());
+    let _alone = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
     let ids = {
         let mut running = running();
         running.ending = true;

@@ -259,21 +259,21 @@ impl Polling {
         }
         wire::text_message("1", messages);
         while !self.offer(messages) {
-            self.poll = self.next_poll().await;
+            self.poll = Some(self.next_poll().await);
         }
+        // Who polls again has read it.
         if let Ok(poll) = timeout(LINGER, self.next_poll()).await {
-            self.poll = poll;
-            self.answer_poll(Packet::Close);
+            let _ = poll.send(Answer::Refused(Refusal::Session));
         }
     }
 
     /// The next poll, while pushes are taken and come to nothing. The refusal of one would end the client's session before
     /// it has read why that ends.
-    async fn next_poll(&mut self) -> Option<oneshot::Sender<Answer>> {
+    async fn next_poll(&mut self) -> oneshot::Sender<Answer> {
         loop {
             poll_fn(|context| self.poll_read_ready(context)).await;
             match self.received.take() {
-                Some(Request::Poll(reply)) => return Some(reply),
+                Some(Request::Poll(reply)) => return reply,
                 Some(Request::Push(_, reply)) => drop(reply.send(Answer::Taken)),
                 Some(Request::Upgrade(..)) | None => self.fail(),
             }
@@ -351,6 +351,9 @@ mod tests {
         let (reply, pushed) = oneshot::channel();
         requests.send(Request::Push("bYmluYXJ5".into(), reply)).await.expect("the session is still found");
         assert_eq!(pushed.await, Ok(Answer::Taken));
+        let (reply, polled) = oneshot::channel();
+        requests.send(Request::Poll(reply)).await.expect("the session is still found");
+        assert_eq!(polled.await, Ok(Answer::Refused(Refusal::Session)));
         end.await.expect("it has ended");
         assert!(requests.is_closed());
     }
