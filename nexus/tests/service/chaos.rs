@@ -75,12 +75,11 @@ impl Field {
     fn postgres_url(&self) -> String {
         self.postgres.lock().expect("nobody has panicked").clone()
     }
+}
 
-    /// A generator of one's own.
-    #[expect(clippy::unused_self, reason = "reads as what it gives")]
-    fn chance(&self, rng: &mut StdRng) -> StdRng {
-        StdRng::seed_from_u64(rng.random())
-    }
+/// A generator of one's own.
+fn chance(rng: &mut StdRng) -> StdRng {
+    StdRng::seed_from_u64(rng.random())
 }
 
 impl World {
@@ -161,9 +160,9 @@ async fn run(seed: u64, duration: Duration) -> Result<Vec<String>> {
     let mut following = follow(&field, &followers, &mut rng).await?;
     let mut publishing = JoinSet::new();
     for number in 0..PUBLISHERS {
-        publishing.spawn(publishers::publish(Arc::clone(&field), number, field.chance(&mut rng)));
+        publishing.spawn(publishers::publish(Arc::clone(&field), number, chance(&mut rng)));
     }
-    publishing.spawn(publishers::publish_by_sql(Arc::clone(&field), field.chance(&mut rng)));
+    publishing.spawn(publishers::publish_by_sql(Arc::clone(&field), chance(&mut rng)));
 
     let struck = strike(&mut world, duration, &mut rng).await?;
     let mended = Instant::now();
@@ -214,7 +213,7 @@ async fn follow(field: &Arc<Field>, followers: &[Arc<Follower>], rng: &mut StdRn
             _ => 1,
         };
         for _ in 0..times {
-            following.spawn(Arc::clone(follower).follow(Arc::clone(field), field.chance(rng)));
+            following.spawn(Arc::clone(follower).follow(Arc::clone(field), chance(rng)));
         }
     }
     Ok(following)

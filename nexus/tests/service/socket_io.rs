@@ -26,6 +26,28 @@ async fn a_client_connects_subscribes_and_receives_events_named_after_their_type
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_sends_before_it_is_let_in_is_carried_out_once_it_is() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let mut client = Client::open(instance.nexus.address()).await;
+    client.send(&format!("40{}", json!({"token": token("events:read events:write")}))).await;
+    client.send(&format!("421{}", json!(["subscribe", {"types": ["health.*"]}]))).await;
+    client.send(&format!("422{}", json!(["publish", {"event": event("at once", "a")}]))).await;
+    let mut heads = Vec::new();
+    while heads.len() < 4 {
+        match client.next().await {
+            Next::Packet(packet) if packet == "2" => {}
+            Next::Packet(packet) => heads.push(packet[..3.min(packet.len())].to_owned()),
+            Next::Closed(code) => panic!("closed with {code}"),
+        }
+    }
+    assert_eq!(heads[..2], ["40{", "431"]);
+    // The event and the answer to who published it come as they may.
+    heads[2..].sort();
+    assert_eq!(heads[2..], ["42[", "432"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_of_two_subscriptions_gets_an_event_of_both_once() {
     let world = World::new().await;
     let instance = world.nexus().await;

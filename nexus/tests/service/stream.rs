@@ -2,9 +2,10 @@
 //! after a disconnect.
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::socket::{Next, Socket, ids, last_position};
-use crate::support::{Client, World, event, until};
+use crate::support::socket::{Next, Opening, Socket, ids, last_position};
+use crate::support::{Client, World, event, token, until};
 
 async fn publish_numbered(client: &Client, numbers: std::ops::Range<usize>) -> Vec<String> {
     let ids: Vec<String> = numbers.map(|number| format!("event-{number}")).collect();
@@ -153,6 +154,32 @@ async fn a_draining_instance_tells_when_and_where_to_go_on() {
     let mut socket = Socket::open(two.nexus.address()).await;
     socket.subscribe(&["**"], drain["position"].as_str()).await;
     assert_eq!(ids(&socket.events(2).await), ["event-3", "event-4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_sends_before_it_is_answered_is_carried_out() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let mut socket = Opening::default().open(instance.nexus.address()).await.expect("a connection needs no token");
+    for command in [
+        json!({"id": 1, "command": "connect", "token": token("events:read events:write")}),
+        json!({"id": 2, "command": "subscribe", "types": ["health.*"]}),
+        json!({"id": 3, "command": "publish", "event": event("at once", "a")}),
+    ] {
+        socket.send(Message::text(command.to_string())).await;
+    }
+    let mut frames = Vec::new();
+    while frames.len() < 4 {
+        match socket.next().await {
+            Next::Frame(frame) if frame["push"] == "heartbeat" => {}
+            Next::Frame(frame) => frames.push(frame),
+            Next::Closed(code) => panic!("closed with {code}"),
+        }
+    }
+    assert_eq!((&frames[0]["id"], &frames[1]["id"]), (&json!(1), &json!(2)));
+    // The event and the answer to who published it come as they may.
+    let (answered, pushed): (Vec<_>, Vec<_>) = frames[2..].iter().partition(|frame| frame["id"] == 3);
+    assert_eq!((&answered[0]["result"]["position"], &pushed[0]["event"]["id"]), (&json!("1.1"), &json!("at once")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

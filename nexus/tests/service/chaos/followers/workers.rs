@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Field, Follower, PATIENCE};
+use crate::chaos::chance;
 use crate::support::receiver::{Receiver, Reply};
 
 const CONSUMER: &str = "/v1/consumers/chaos";
@@ -26,10 +27,9 @@ pub(in super::super) async fn make_consumer(follower: &Follower, field: &Field, 
 
 /// Makes the webhook and its receiver, which fails at times, before anything else does.
 pub(in super::super) async fn make_webhook(follower: &Arc<Follower>, field: &Field, rng: &mut StdRng) -> Result<()> {
-    let (taker, chance) = (Arc::clone(follower), Mutex::new(field.chance(rng)));
+    let (taker, luck) = (Arc::clone(follower), Mutex::new(chance(rng)));
     let receiver = Receiver::start(move |got, _| {
-        let mut chance = chance.lock().expect("nobody has panicked");
-        match chance.random_range(0..40) {
+        match luck.lock().expect("nobody has panicked").random_range(0..40) {
             // Refused before it was handled, and after.
             0 => Reply::Status(500),
             1 => {
