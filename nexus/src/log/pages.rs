@@ -8,10 +8,10 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 
 use super::event::Entry;
-use super::read::{Batch, ReadLog};
+use super::read::{Batch, ReadLog, bounded};
 
 /// Entries of a page: as many as a connection looks at in one stretch.
-pub(super) const PAGE_ENTRIES: usize = 256;
+const PAGE_ENTRIES: usize = 256;
 /// Bytes of all pages.
 const BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// What an entry takes beside its text, in bytes.
@@ -71,9 +71,10 @@ impl Pages {
         self.read(read(seq, limit)).await
     }
 
-    /// A reading, when there is a place for it.
+    /// A reading, when there is a place for it: a connection serves nothing else while it waits, so it does not wait for long.
     async fn read(&self, reading: impl Future<Output = Result<Batch, ReadLog>>) -> Result<Batch, ReadLog> {
-        let _place = self.readings.acquire().await.expect("the semaphore is never closed");
+        let place = async { Ok(self.readings.acquire().await.expect("the semaphore is never closed")) };
+        let _place = bounded(place).await?;
         reading.await
     }
 }
@@ -156,6 +157,15 @@ mod tests {
             assert_eq!(log.after(800, 300).await, Ok((801..=1_000).collect()));
         }
         assert_eq!(log.reads(), 2);
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_for_a_reading_is_told_after_a_while() {
+        let pages = Pages::new();
+        let _held = pages.readings.acquire_many(u32::try_from(READINGS_MAX).expect("few")).await.expect("it is open");
+        let read = |_, _| async { Ok(Batch::Entries(Vec::new())) };
+        let waited = tokio::time::timeout(Duration::from_mins(1), pages.after((1, 800), 1_000, 10, read)).await;
+        assert!(matches!(waited, Ok(Err(ReadLog::QueryLog(_)))), "{waited:?}");
     }
 
     #[tokio::test]
