@@ -366,11 +366,11 @@ async fn list(
     };
     let wait = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait)?;
     let deadline = Instant::now() + wait;
-    // Before the first look: what comes after that is noticed.
     let asked = Asked { attributes: attributes(query.attributes.as_deref())?, ..Asked::default() };
     let attributes = attributes_of(asked.attributes.clone());
     let attributes = &*attributes
         .map_err(|refused| ApiError::InvalidParameter { name: "attributes", message: refused.to_string() })?;
+    // Before the first look: what comes after that is noticed.
     let mut waiting = if wait.is_zero() {
         None
     } else {
