@@ -6,12 +6,13 @@ mod builder;
 mod release;
 mod wheels;
 
+use crate::ahead::Ahead;
 use crate::engine::Engine;
 use crate::output::Step;
 use crate::{output, packages, run, store};
 use anyhow::{Context as _, Result};
 use builder::Builder;
-pub(crate) use release::{Ahead, compile_ahead};
+pub(crate) use release::compile_ahead;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -78,6 +79,11 @@ pub(crate) fn mongod() -> Result<PathBuf> {
 /// The release build of Nexus, the same as in its image.
 pub(crate) fn nexus() -> Result<PathBuf> {
     release::NEXUS.program_file()
+}
+
+/// Makes sure that the programs for the images are there, so that building these needs no compiler.
+pub(crate) fn programs() -> Result<()> {
+    [release::OPERATOR, release::NEXUS].iter().try_for_each(|program| program.root_folder().map(drop))
 }
 
 fn build_with(builder: &Builder, ahead: Ahead) -> Result<Vec<Image>> {

@@ -3,6 +3,7 @@
 // A program has no public items; in its modules `pub` marks what other modules may use.
 #![allow(unreachable_pub)]
 
+mod ahead;
 mod output;
 mod run;
 mod secret;
@@ -69,6 +70,9 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
+    if let Some(compiled) = cargo::lint::as_compiler() {
+        return compiled;
+    }
     let chore = Cli::parse().chore;
     let outcome = run::pass_on_sigterm().and_then(|()| execute(chore));
     run::end_all();

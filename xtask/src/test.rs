@@ -1,21 +1,23 @@
 //! `cargo xtask test`: every check and every test, with what they need set up first, and one
 //! summary at the end. A suite that fails does not keep the others from running.
 
-mod binaries;
 pub mod chaos;
 mod clients;
 mod end_to_end;
 mod libtest;
 mod summary;
 
-use crate::cargo;
+use crate::cargo::{
+    self,
+    binaries::{self, Binary, Needs},
+};
 use crate::check::CHECKS;
-use crate::images::{self, Ahead};
 use crate::output::{self, Step};
 use crate::services::{Ports, Services};
+use crate::{ahead::Ahead, images, tools};
 use anyhow::{Context as _, Result};
-use binaries::{Binary, Needs};
-use libtest::Options;
+use libtest::{Aside, Options};
+use std::thread;
 use std::time::Instant;
 use summary::{Counts, Suite, Summary};
 
@@ -38,11 +40,17 @@ pub struct Args {
     filter: Option<String>,
 }
 
+impl Args {
+    /// Whether the cluster is needed whatever the tests are called.
+    fn needs_cluster(&self) -> bool {
+        self.filter.is_none() && !self.skip_e2e
+    }
+}
+
 /// Runs everything; fails when something failed.
 pub fn run(args: &Args) -> Result<()> {
     let mut summary = Summary::default();
-    // A filter may leave nothing for the cluster.
-    let ahead = (args.filter.is_none() && !args.skip_e2e).then(images::compile_ahead).unwrap_or_default();
+    let ahead = if args.needs_cluster() { tools::build_ahead() } else { Ahead::default() };
     if args.filter.is_none() {
         checks(&mut summary);
     }
@@ -69,7 +77,7 @@ fn tests(args: &Args, ahead: Ahead, summary: &mut Summary) -> Result<()> {
     let step = Step::start("build the tests");
     // Kept until all have run: another clone would build others in their place.
     let folder = cargo::build_folder()?;
-    let mut binaries = binaries::build(&folder)?;
+    let mut binaries = binaries::build(&folder)?.binaries;
     step.done(&format!("{} binaries", binaries.len()));
     if let Some(filter) = &args.filter {
         binaries.retain(|binary| libtest::has(binary, filter));
@@ -81,23 +89,60 @@ fn tests(args: &Args, ahead: Ahead, summary: &mut Summary) -> Result<()> {
     if args.filter.is_none() {
         summary.attempt("documentation examples", || libtest::documentation_examples(&folder));
     }
-    // The service tests wait with deadlines: beside a compiler that takes every processor they would miss some.
-    ahead.finish();
+    if args.needs_cluster() {
+        // The tests below wait with deadlines, and would miss some beside a compiler that takes every processor.
+        images::programs().context("compile the programs of the images")?;
+        // Their programs lay where the tests look for theirs.
+        binaries::build(&folder)?;
+    }
     let services_of = of(Needs::Services);
     // A filter may ask for anything, and then there is little beside it.
     let skip = args.filter.is_none().then_some(chaos::TESTS);
     within("service tests", services, &services_of, &Options { skip, ..options.clone() }, summary);
-    if args.filter.is_none() {
-        summary.attempt("faults at random", || chaos::strike(&services_of, &[]));
-    }
-    if args.skip_e2e {
-        summary.left_out("end to end", "--skip-e2e");
+
+    let cluster_of = of(Needs::Cluster);
+    let end_to_end = |summary: &mut Summary| {
+        if args.skip_e2e {
+            return summary.left_out("end to end", "--skip-e2e");
+        }
+        ahead.finish();
+        let cluster = || end_to_end::prepare(args.context.as_deref()).context("set up the cluster");
+        let options = Options { threads: Some(THREADS_QUEUEING), ..options };
+        within("end to end", cluster, &cluster_of, &options, summary);
+    };
+    if args.filter.is_some() {
+        end_to_end(summary);
         return Ok(());
     }
-    let cluster = || end_to_end::prepare(args.context.as_deref()).context("set up the cluster");
-    let options = Options { threads: Some(THREADS_QUEUEING), ..options };
-    within("end to end", cluster, &of(Needs::Cluster), &options, summary);
+    match Services::start(Ports::Free).context("start the databases") {
+        Ok(services) => {
+            beside("faults at random", |aside| chaos::strike(&services, &services_of, aside), end_to_end, summary);
+        }
+        Err(error) => {
+            summary.broken("faults at random", &error);
+            end_to_end(summary);
+        }
+    }
     Ok(())
+}
+
+/// Runs a suite that mostly waits beside others that do.
+fn beside(
+    name: &str,
+    suite: impl FnOnce(&Aside) -> Result<Counts> + Send,
+    others: impl FnOnce(&mut Summary),
+    summary: &mut Summary,
+) {
+    let aside = Aside::default();
+    output::note(&format!("  … {name}, beside what follows"));
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let suite = scope.spawn(|| (suite(&aside), started.elapsed()));
+        others(summary);
+        let (result, took) = suite.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        aside.show();
+        summary.ended(name, result, took);
+    });
 }
 
 /// Runs binaries in what `prepare` sets up: a guard that is dropped after them, and their environment.

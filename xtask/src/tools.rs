@@ -3,10 +3,12 @@
 
 mod go;
 
-use crate::{output::Step, store};
+use crate::ahead::Ahead;
+use crate::output::{self, Step};
+use crate::store;
 use anyhow::{Context as _, Result};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use go::module_folder;
 
@@ -28,7 +30,36 @@ pub const COMPONENTS: &[&str] = &[
     "kubelet",
 ];
 
-const KUBERNETES_SOURCE: &str = "images/kind-node/kubernetes";
+/// Kubernetes, all components in one.
+const KUBERNETES_PROGRAM: Program = Program { source: "images/kind-node/kubernetes", package: "." };
+/// The cluster's DNS.
+const COREDNS: Program = Program { source: "images/kind-node/coredns", package: "." };
+/// The cluster's volumes.
+const LOCAL_PATH_PROVISIONER: Program =
+    Program { source: "images/kind-node/local-path-provisioner", package: "github.com/rancher/local-path-provisioner" };
+/// What installs the chart.
+const HELM: Program = Program { source: "xtask/helm", package: "helm.sh/helm/v4/cmd/helm" };
+
+/// Those built in Go modules of this repository, which name the same versions of what they share: that is compiled once.
+const PROGRAMS: [Program; 4] = [KUBERNETES_PROGRAM, COREDNS, LOCAL_PATH_PROVISIONER, HELM];
+
+/// A program that is built in a Go module of this repository.
+#[derive(Clone, Copy)]
+struct Program {
+    /// The module's folder.
+    source: &'static str,
+    /// The package.
+    package: &'static str,
+}
+
+/// Whether somebody waits for a build.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// It is shown, and as quick as it can be.
+    Awaited,
+    /// It is silent, and takes only the time that others leave.
+    Ahead,
+}
 
 /// A program in a Go module.
 pub struct Module {
@@ -45,33 +76,39 @@ pub struct Module {
 /// # Errors
 /// When Go is missing or too old.
 pub fn check() -> Result<()> {
-    let key = key(KUBERNETES_SOURCE, &stamp())?;
-    if store::is_built(&folder(KUBERNETES_SOURCE), &key) { Ok(()) } else { go::checked().map(drop) }
+    if KUBERNETES_PROGRAM.is_built()? { Ok(()) } else { go::checked().map(drop) }
+}
+
+/// Begins to build what is missing.
+pub fn build_ahead() -> Ahead {
+    let built = |program: &Program| program.is_built().unwrap_or(false);
+    if PROGRAMS.iter().all(built) {
+        return Ahead::default();
+    }
+    Ahead::begin("the cluster's programs", || {
+        PROGRAMS.iter().try_for_each(|program| program.built(Pace::Ahead).map(drop))?;
+        installed(&KIND, Pace::Ahead).map(drop)
+    })
 }
 
 /// `kind`, which makes the cluster.
 pub fn kind() -> Result<PathBuf> {
-    installed(&KIND)
+    installed(&KIND, Pace::Awaited)
 }
 
 /// `helm`, which installs the chart.
 pub fn helm() -> Result<PathBuf> {
-    compiled("xtask/helm", "helm.sh/helm/v4/cmd/helm", "-s -w", |_| Ok(()))
+    HELM.built(Pace::Awaited)
 }
 
 /// `coredns`, for the node image.
 pub fn coredns() -> Result<PathBuf> {
-    compiled("images/kind-node/coredns", ".", "-s -w", |_| Ok(()))
+    COREDNS.built(Pace::Awaited)
 }
 
 /// `local-path-provisioner`, for the node image.
 pub fn local_path_provisioner() -> Result<PathBuf> {
-    compiled(
-        "images/kind-node/local-path-provisioner",
-        "github.com/rancher/local-path-provisioner",
-        "-s -w",
-        |_| Ok(()),
-    )
+    LOCAL_PATH_PROVISIONER.built(Pace::Awaited)
 }
 
 /// `kubectl`: a name of the one Kubernetes binary.
@@ -81,59 +118,83 @@ pub fn kubectl() -> Result<PathBuf> {
 
 /// The one binary that is every Kubernetes component, with a symbolic link per component beside it.
 pub fn kubernetes() -> Result<PathBuf> {
-    compiled(KUBERNETES_SOURCE, ".", &stamp(), |folder| {
-        for component in COMPONENTS {
-            std::os::unix::fs::symlink("kubernetes", folder.join(component))
-                .with_context(|| format!("link {component}"))?;
-        }
-        Ok(())
-    })
+    KUBERNETES_PROGRAM.built(Pace::Awaited)
 }
 
-/// Builds a package in the Go module of the folder `source`, then lets `finish` add to its folder.
-fn compiled(source: &str, package: &str, flags: &str, finish: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let name = name(source);
-    let folder = store::built(&folder(source), &key(source, flags)?, |folder| {
-        let step = Step::start(format!("build {name} from Go modules (minutes, once)"));
-        let binary = folder.join(name);
-        let mut build = go::build()?;
-        build
-            .current_dir(store::clone_root().join(source))
-            .args(["build", "-trimpath", go::NO_DEBUG_SYMBOLS, "-ldflags", flags, "-o"])
-            .arg(&binary)
-            .arg(package);
-        go::run(&mut build)?;
-        finish(folder)?;
-        step.done(&crate::output::size(fs::metadata(&binary).context("read the size of the binary")?.len()));
-        Ok(())
-    })?;
-    Ok(folder.join(name))
+impl Program {
+    fn name(self) -> &'static str {
+        self.source.rsplit('/').next().unwrap_or(self.source)
+    }
+
+    /// The names that its binary answers to besides its own.
+    fn links(self) -> &'static [&'static str] {
+        if self.source == KUBERNETES_PROGRAM.source { COMPONENTS } else { &[] }
+    }
+
+    /// The linker's flags.
+    fn flags(self) -> String {
+        if self.source == KUBERNETES_PROGRAM.source { stamp() } else { "-s -w".to_owned() }
+    }
+
+    /// What the store calls it.
+    fn folder(self) -> String {
+        format!("tools/{}", self.name())
+    }
+
+    fn key(self) -> Result<String> {
+        let source = store::clone_root().join(self.source);
+        Ok(store::Key::new().word(go::LESS_WORK).word(&self.flags()).path(&source)?.finish())
+    }
+
+    fn is_built(&self) -> Result<bool> {
+        Ok(store::is_built(&self.folder(), &self.key()?))
+    }
+
+    /// The binary, built if it is not there.
+    fn built(self, pace: Pace) -> Result<PathBuf> {
+        let folder = store::built(&self.folder(), &self.key()?, |folder| {
+            let title = format!("build {} from Go modules (minutes, once)", self.name());
+            let binary = folder.join(self.name());
+            shown(pace, title, || {
+                let mut build = go::build(pace)?;
+                build
+                    .current_dir(store::clone_root().join(self.source))
+                    .args(["build", "-trimpath", go::LESS_WORK, "-ldflags", &self.flags(), "-o"])
+                    .arg(&binary)
+                    .arg(self.package);
+                go::run(&mut build)?;
+                Ok(output::size(fs::metadata(&binary).context("read the size of the binary")?.len()))
+            })?;
+            for link in self.links() {
+                std::os::unix::fs::symlink(self.name(), folder.join(link)).with_context(|| format!("link {link}"))?;
+            }
+            Ok(())
+        })?;
+        Ok(folder.join(self.name()))
+    }
 }
 
-fn name(source: &str) -> &str {
-    source.rsplit('/').next().unwrap_or(source)
+/// Does the work, as a step where somebody waits for it.
+fn shown(pace: Pace, title: String, work: impl FnOnce() -> Result<String>) -> Result<()> {
+    let step = (pace == Pace::Awaited).then(|| Step::start(title));
+    let found = work()?;
+    if let Some(step) = step {
+        step.done(&found);
+    }
+    Ok(())
 }
 
-/// What the store calls a program.
-fn folder(source: &str) -> String {
-    format!("tools/{}", name(source))
-}
-
-fn key(source: &str, flags: &str) -> Result<String> {
-    Ok(store::Key::new().word(flags).path(&store::clone_root().join(source))?.finish())
-}
-
-fn installed(module: &Module) -> Result<PathBuf> {
-    let key = store::Key::new().word(module.path).word(module.version).finish();
+fn installed(module: &Module, pace: Pace) -> Result<PathBuf> {
+    let key = store::Key::new().word(go::LESS_WORK).word(module.path).word(module.version).finish();
     let folder = store::built(&format!("tools/{}", module.name), &key, |folder| {
-        let step = Step::start(format!("build {} {}", module.name, module.version));
-        let mut install = go::build()?;
-        // In a folder of its own: Go would read a go.mod that it finds above.
-        install.current_dir(folder).env("GOBIN", folder);
-        install.args(["install", "-trimpath", go::NO_DEBUG_SYMBOLS, "-ldflags", "-s -w", &address(module)]);
-        go::run(&mut install)?;
-        step.done("");
-        Ok(())
+        shown(pace, format!("build {} {}", module.name, module.version), || {
+            let mut install = go::build(pace)?;
+            // In a folder of its own: Go would read a go.mod that it finds above.
+            install.current_dir(folder).env("GOBIN", folder);
+            install.args(["install", "-trimpath", go::LESS_WORK, "-ldflags", "-s -w", &address(module)]);
+            go::run(&mut install)?;
+            Ok(String::new())
+        })
     })?;
     Ok(folder.join(module.name))
 }
@@ -161,6 +222,7 @@ fn stamp() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_module_is_addressed_with_its_version() {
@@ -172,6 +234,26 @@ mod tests {
         let stamp = stamp();
         assert!(stamp.starts_with("-s -w -X k8s.io/component-base/version.gitVersion=v1.35.4 "), "{stamp}");
         assert!(stamp.contains("version.gitMajor=1 ") && stamp.contains("version.gitMinor=35 "), "{stamp}");
+    }
+
+    #[test]
+    fn the_modules_name_the_same_versions_of_what_they_share() {
+        let mut versions: BTreeMap<String, (String, &str)> = BTreeMap::new();
+        for program in PROGRAMS {
+            let file = store::clone_root().join(program.source).join("go.mod");
+            let text = fs::read_to_string(file).expect("go.mod is in the clone");
+            // `path version`, with or without `require` before and a comment after it; not what replaces another.
+            for line in text.lines().filter(|line| !line.contains("=>")) {
+                let mut words = line.split_whitespace().filter(|word| *word != "require");
+                let (Some(path), Some(version)) = (words.next(), words.next()) else { continue };
+                if path.contains('/') && version.starts_with('v') {
+                    let (named, by) =
+                        versions.entry(path.to_owned()).or_insert_with(|| (version.to_owned(), program.source)).clone();
+                    assert_eq!(named, version, "{path} in {by} and in {}", program.source);
+                }
+            }
+        }
+        assert!(versions.contains_key("golang.org/x/net"), "{versions:?}");
     }
 
     #[test]

@@ -5,9 +5,10 @@ mod demo;
 mod progress;
 mod travel;
 
+use crate::ahead::Ahead;
 use crate::cluster;
 use crate::engine::Engine;
-use crate::images::{self, Ahead, Image};
+use crate::images::{self, Image};
 use crate::output::{self, Step};
 use crate::{chart, packages, run, store, tools};
 use anyhow::{Context as _, Result};

@@ -2,6 +2,7 @@
 //! libraries it is linked to, CA certificates and a passwd entry. Built on the host with the cargo cache of
 //! all chores, and not at all when the sources have not changed.
 
+use crate::ahead::Ahead;
 use crate::cargo::BuildFolder;
 use crate::output::Step;
 use crate::{cargo, output, run, store};
@@ -9,8 +10,6 @@ use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 /// Where the binary is in its image.
 const BINARIES: &str = "usr/local/bin";
@@ -41,6 +40,7 @@ impl Binary {
         store::built(&self.name(), &key, |root| {
             // Kept until the binary is copied: another clone would build its own in its place.
             let build = cargo::build_folder()?;
+            let _lock = store::lock(cargo::PROGRAMS)?;
             compile(&build)?;
             // Else what is kept under this key would be something else.
             ensure!(self.key()? == key, "the sources were edited while they were compiled: run this command again");
@@ -88,38 +88,15 @@ impl Binary {
     }
 }
 
-/// A compile of the release binaries beside other work.
-#[must_use]
-#[derive(Default)]
-pub(crate) struct Ahead(Option<JoinHandle<Result<()>>>);
-
 /// Begins to compile the release binaries where they are not there yet. What comes before them in a chore mostly
 /// waits, for downloads and for the cluster.
 pub(crate) fn compile_ahead() -> Ahead {
     let built = |binary: &Binary| binary.key().is_ok_and(|key| store::is_built(&binary.name(), &key));
-    let missing = !(built(&NEXUS) && built(&OPERATOR));
-    Ahead(missing.then(|| thread::spawn(|| run::quiet(&mut build_command(&cargo::build_folder()?)))))
-}
-
-impl Ahead {
-    /// Waits for its end. What went wrong is not told here: the compile that follows meets it again, and shows it.
-    pub(crate) fn finish(self) {
-        let Some(compile) = self.0.filter(|compile| !compile.is_finished()) else { return };
-        let step = Step::start("release binaries, begun at the start");
-        let mut told = Instant::now();
-        while !compile.is_finished() {
-            if told.elapsed() >= TELL_PERIOD {
-                step.waiting("the compiler");
-                told = Instant::now();
-            }
-            thread::sleep(Duration::from_millis(200));
-        }
-        step.done("");
+    if built(&NEXUS) && built(&OPERATOR) {
+        return Ahead::default();
     }
+    Ahead::begin("release binaries", || run::quiet(&mut build_command(&cargo::build_folder()?)))
 }
-
-/// How often a person is told that the compiler is still at work.
-const TELL_PERIOD: Duration = Duration::from_secs(20);
 
 fn build_command(folder: &BuildFolder) -> Command {
     let mut build = folder.command(["build", "--release", "--locked", "--bins"]);

@@ -1,10 +1,10 @@
 //! What the end-to-end tests need: a cluster with the operator in it and the images on its nodes.
 //! The demo of `up` is no part of it; where it is there, the tests leave it alone.
 
+use crate::ahead::Ahead;
 use crate::cluster;
 use crate::engine::Engine;
-use crate::images::{self, Ahead};
-use crate::{chart, store, tools};
+use crate::{chart, images, store, tools};
 use anyhow::Result;
 
 /// Makes sure that all is there, and returns what the tests read from their environment.

@@ -1,13 +1,14 @@
 //! Runs test binaries and reads what they say: one `test result:` line for each run of Rust's test
 //! harness. A binary that dies without one has failed, whatever it printed before.
 
-use super::binaries::Binary;
 use super::summary::Counts;
 use crate::cargo::BuildFolder;
+use crate::cargo::binaries::Binary;
 use crate::{output, run};
 use anyhow::{Context as _, Result};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How to run a binary.
 #[derive(Clone, Default)]
@@ -24,6 +25,23 @@ pub(super) struct Options<'a> {
     pub(super) show_output: bool,
     /// What the tests read from their environment.
     pub(super) environment: Vec<(String, String)>,
+    /// Others run at the same time, and come first.
+    pub(super) aside: Option<&'a Aside>,
+}
+
+/// What tests beside others have printed: kept until those are through, whose lines it would tear apart.
+#[derive(Default)]
+pub(super) struct Aside(Mutex<Vec<String>>);
+
+impl Aside {
+    /// Shows it.
+    pub(super) fn show(&self) {
+        self.lines().drain(..).for_each(|line| output::note(&line));
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Whether a binary has a test whose name contains `filter`.
@@ -34,7 +52,12 @@ pub(super) fn has(binary: &Binary, filter: &str) -> bool {
 
 /// Runs a binary.
 pub(super) fn run(binary: &Binary, options: &Options<'_>) -> Result<Counts> {
-    let mut command = run::command(&binary.file, options.filter);
+    // The others' deadlines are on a clock; whatever runs aside takes the time that they leave.
+    let mut command = match options.aside {
+        Some(_) => run::command("nice", ["-n", "19"]),
+        None => Command::new(&binary.file),
+    };
+    command.args(options.aside.map(|_| &binary.file)).args(options.filter);
     command.current_dir(&binary.folder).envs(options.environment.iter().map(|(name, value)| (name, value)));
     // Some tests find their package's files by it, as under `cargo test`.
     command.env("CARGO_MANIFEST_DIR", &binary.folder);
@@ -47,16 +70,20 @@ pub(super) fn run(binary: &Binary, options: &Options<'_>) -> Result<Counts> {
     if let Some(threads) = options.threads {
         command.arg(format!("--test-threads={threads}"));
     }
-    follow(&mut command, options.show_passed)
+    follow(&mut command, options.show_passed, options.aside)
 }
 
 /// Compiles and runs the examples in the libraries' documentation.
 pub(super) fn documentation_examples(build: &BuildFolder) -> Result<Counts> {
-    follow(&mut build.command(["test", "--quiet", "--workspace", "--all-features", "--doc", "--no-fail-fast"]), false)
+    follow(&mut build.developed(["test", "--quiet", "--doc", "--no-fail-fast"])?, false, None)
 }
 
 /// Runs a command, shows what it prints as it comes, and adds up its results.
-fn follow(command: &mut Command, show_passed: bool) -> Result<Counts> {
+fn follow(command: &mut Command, show_passed: bool, aside: Option<&Aside>) -> Result<Counts> {
+    let show = |line: String| match aside {
+        Some(aside) => aside.lines().push(line),
+        None => output::note(&line),
+    };
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start the tests")?;
     let printed = child.stdout.take().context("read what the tests print")?;
     let mut counts = Counts::default();
@@ -66,12 +93,12 @@ fn follow(command: &mut Command, show_passed: bool) -> Result<Counts> {
         if let Some(result) = result(&line) {
             counts.add(result);
         } else if shows(&line, show_passed) {
-            output::note(&format!("    {line}"));
+            show(format!("    {line}"));
         }
     }
     let status = child.wait().context("wait for the tests")?;
     if !status.success() && counts.failed == 0 {
-        output::note(&format!("    the tests ended with {status} and named none that failed"));
+        show(format!("    the tests ended with {status} and named none that failed"));
         counts.failed = 1;
     }
     Ok(counts)
@@ -110,14 +137,14 @@ mod tests {
     #[test]
     fn a_run_that_dies_without_a_result_has_failed() {
         let mut dies = run::command("sh", ["-c", "echo 'test a ... ok'; kill -9 $$"]);
-        assert_eq!(follow(&mut dies, false).expect("it starts"), Counts { passed: 0, failed: 1, ignored: 0 });
+        assert_eq!(follow(&mut dies, false, None).expect("it starts"), Counts { passed: 0, failed: 1, ignored: 0 });
     }
 
     #[test]
     fn results_of_one_run_add_up() {
         let line = "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s";
         let mut twice = run::command("printf", ["%s\n%s\n", line, line]);
-        assert_eq!(follow(&mut twice, false).expect("it starts"), Counts { passed: 4, failed: 0, ignored: 2 });
+        assert_eq!(follow(&mut twice, false, None).expect("it starts"), Counts { passed: 4, failed: 0, ignored: 2 });
     }
 
     #[test]

@@ -49,14 +49,16 @@ impl Summary {
     pub(super) fn attempt(&mut self, name: &str, run: impl FnOnce() -> Result<Counts>) {
         output::note(&format!("  … {name}"));
         let started = Instant::now();
-        match run() {
+        let result = run();
+        self.ended(name, result, started.elapsed());
+    }
+
+    /// Takes in how a suite ended. One that could not run counts as one failure.
+    pub(super) fn ended(&mut self, name: &str, result: Result<Counts>, took: Duration) {
+        match result {
             Ok(counts) => {
-                let took = started.elapsed();
-                output::note(&format!(
-                    "  {} {name} ({})",
-                    if counts.failed == 0 { "✓" } else { "✗" },
-                    output::human(took)
-                ));
+                let mark = if counts.failed == 0 { "✓" } else { "✗" };
+                output::note(&format!("  {mark} {name} ({})", output::human(took)));
                 self.add(Suite { name: name.to_owned(), counts, took });
             }
             Err(error) => self.broken(name, &error),
