@@ -104,7 +104,7 @@ pub async fn drop_with_keys(connection: &mut PgConnection, partition: Partition)
         let keys = format!("DELETE FROM event_key USING {table} AS gone WHERE event_key.key = gone.key");
         sqlx::query(AssertSqlSafe(keys)).execute(&mut *connection).await?;
         let mut transaction = connection.begin().await?;
-        // Readers queue behind a waiting drop, so it gives up soon and is tried again in the next period.
+        // Readers queue behind a waiting drop, so it gives up soon and is tried again.
         sqlx::query("SET LOCAL lock_timeout = '250ms'").execute(&mut *transaction).await?;
         sqlx::query(AssertSqlSafe(format!("DROP TABLE {table}"))).execute(&mut *transaction).await?;
         transaction.commit().await

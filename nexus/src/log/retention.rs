@@ -13,6 +13,8 @@ use crate::config::RETENTION_EVENTS_FLOOR;
 
 /// How often the log is looked through when nothing is written.
 const PERIOD: Duration = Duration::from_mins(1);
+/// How soon a run that failed is repeated: a reader may have been in the way of a drop.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// A run that takes longer waits on a dead connection; what it has not dropped, the next one does.
 const RUN_DEADLINE: Duration = Duration::from_secs(10);
 /// Partitions that the kept events spread over: finer ones drop sooner, and cost a table each.
@@ -50,16 +52,20 @@ pub(crate) async fn run(pool: PgPool, tail: Tail, keep: Keep, shutdown: Cancella
     let step = partition_entries(keep.events_min);
     let mut head = tail.subscribe();
     loop {
-        match tokio::time::timeout(RUN_DEADLINE, drop_expired(&pool, keep)).await {
-            Ok(Ok(())) => {}
+        let period = match tokio::time::timeout(RUN_DEADLINE, drop_expired(&pool, keep)).await {
+            Ok(Ok(())) => PERIOD,
             Ok(Err(error)) => {
-                tracing::debug!(error = %Chain(&error), "old events stay until the next period");
+                tracing::debug!(error = %Chain(&error), "old events stay for now");
+                RETRY_PERIOD
             }
-            Err(_) => tracing::debug!("old events stay until the next period: the database did not answer"),
-        }
+            Err(_) => {
+                tracing::debug!("old events stay for now: the database did not answer");
+                RETRY_PERIOD
+            }
+        };
         let next = *head.borrow() + step;
         tokio::select! {
-            _ = tokio::time::timeout(PERIOD, head.wait_for(|head| *head >= next)) => {}
+            _ = tokio::time::timeout(period, head.wait_for(|head| *head >= next)) => {}
             () = shutdown.cancelled() => return,
         }
     }
