@@ -98,7 +98,7 @@ fn idempotency_key(source: &str, id: &str) -> Uuid {
 pub struct Entry {
     /// Its dense number.
     pub seq: i64,
-    /// The number it had in the outbox; a writer knows its event by it.
+    /// The number it had in the outbox; a writer knows its event by it. One that never was there has its place's, negated.
     pub outbox_id: i64,
     /// The event type.
     pub event_type: Arc<str>,
@@ -118,6 +118,16 @@ pub struct Entry {
     pub(crate) attributes: Attributes,
     /// Its delivery, where that is traced.
     pub delivery: Delivery,
+}
+
+/// What stands for the number in the outbox of an event that never was there: its place, so that nobody has to look it up.
+pub(super) fn unqueued(seq: i64) -> i64 {
+    -seq
+}
+
+/// The place of an event that never was in the outbox, by what stands for its number there.
+pub(super) fn place_of_unqueued(outbox_id: i64) -> Option<i64> {
+    (outbox_id < 0).then_some(-outbox_id)
 }
 
 /// Attributes of an event by name. Most events are never asked for any, so they are read when one first is.

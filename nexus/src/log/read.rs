@@ -217,8 +217,10 @@ pub async fn history(pool: &PgPool, registry: &Registry, selection: &Selection<'
 
 /// The places that events of the outbox got; those not stamped yet are left out.
 pub(super) async fn stamped(pool: &PgPool, outbox_ids: &[i64]) -> Result<Vec<(i64, Position)>, ReadLog> {
-    let statement =
-        sqlx::query_as("SELECT outbox_id, epoch, log.seq FROM log CROSS JOIN head WHERE outbox_id = ANY($1)");
+    // As the index has it, which knows only what was in the outbox.
+    const FIND: &str =
+        "SELECT outbox_id, epoch, log.seq FROM log CROSS JOIN head WHERE outbox_id = ANY($1) AND outbox_id > 0";
+    let statement = sqlx::query_as(FIND);
     let rows: Vec<(i64, i32, i64)> = bounded(statement.bind(outbox_ids).fetch_all(pool)).await?;
     Ok(rows.into_iter().map(|(outbox_id, epoch, seq)| (outbox_id, Position { epoch, seq })).collect())
 }

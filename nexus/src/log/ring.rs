@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::event::Entry;
+use super::event::{Entry, place_of_unqueued};
 
 /// Most entries kept, enough for a client that was away for a moment under full load.
 const ENTRIES_MAX: usize = 8_192;
@@ -25,7 +25,9 @@ impl Ring {
             self.clear();
         }
         self.bytes += entry.bytes();
-        self.seq_of_outbox.insert(entry.outbox_id, entry.seq);
+        if place_of_unqueued(entry.outbox_id).is_none() {
+            self.seq_of_outbox.insert(entry.outbox_id, entry.seq);
+        }
         self.entries.push_back(entry);
         while self.entries.len() > ENTRIES_MAX || self.bytes > BYTES_MAX {
             let Some(oldest) = self.entries.pop_front() else { break };

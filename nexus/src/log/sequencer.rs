@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::partitions::{self, ManagePartitions, Partition};
 use super::publisher::Groups;
 use super::queue::Group;
-use super::stamp::stamp;
+use super::stamp::Stamper;
 use super::tail::Tail;
 use super::wake::Wake;
 use crate::chain::Chain;
@@ -110,12 +110,12 @@ impl Sequencer {
         let mut room = step(self.make_room(&mut connection)).await?;
         self.wake.set_leading(true);
         tracing::info!("this pod's sequencer leads");
-        let mut group = Group::default();
+        let (mut stamper, mut group) = (Stamper::default(), Group::default());
         loop {
             if group.is_empty() {
                 group = self.groups.take();
             }
-            match self.stamp(&mut connection, &mut group).await? {
+            match self.stamp(&mut connection, &mut stamper, &mut group).await? {
                 Some(head) if room.is_short(head, self.partition_entries) => {
                     room = step(self.make_room(&mut connection)).await?;
                 }
@@ -139,9 +139,14 @@ impl Sequencer {
 
     /// Stamps a batch of the outbox, and the group if that is all of it. Takes the group when it is answered, or handed
     /// on to be. Says how far the log goes now; nothing when it did not grow.
-    async fn stamp(&self, connection: &mut PgConnection, group: &mut Group) -> Result<Option<i64>, LeadLog> {
+    async fn stamp(
+        &self,
+        connection: &mut PgConnection,
+        by: &mut Stamper,
+        group: &mut Group,
+    ) -> Result<Option<i64>, LeadLog> {
         let begun = SystemTime::now();
-        let batch = stamp(connection, self.tail.registry(), self.wake.channel(), group.events());
+        let batch = by.stamp(connection, self.tail.registry(), self.wake.channel(), group.events());
         let stamped = match step(async { batch.await.map_err(LeadLog::StampEvents) }).await {
             Ok(stamped) => stamped,
             // The connection lives, and nothing was stamped: the group must not hold up the outbox.

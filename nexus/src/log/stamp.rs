@@ -1,17 +1,26 @@
 //! Gives events their dense places in the log: those of the outbox, and those that are published at this pod.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff_sqlx::Timestamp;
 use sqlx::PgConnection;
+use tokio::time::Instant;
+use uuid::Uuid;
 
-use super::event::{Attributes, Entry, NewEvent, texts};
+use super::event::{Attributes, Entry, NewEvent, texts, unqueued};
 use crate::events::{Audience, Registry};
 use crate::position::Position;
 use crate::traces::Delivery;
 
 /// Most events of the outbox in one batch: one commit for many, yet short enough that a batch is never waited for long.
 const OUTBOX_EVENTS_MAX: i64 = 1_000;
+
+/// How long, after a batch held an event that was there before, every batch is looked through for such.
+const DUPLICATES_PERIOD: Duration = Duration::from_secs(10);
+
+/// What Postgres calls a second row of a key.
+const UNIQUE_VIOLATION: &str = "23505";
 
 /// What became of an event that was given to `stamp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,26 +89,118 @@ SELECT place.epoch, stamped.seq, stamped.outbox_id, given.number, stamped.record
     CASE WHEN given.number IS NULL THEN stamped.event::text ELSE '' END
 FROM stamped FULL JOIN given ON given.id = stamped.outbox_id CROSS JOIN place ORDER BY stamped.seq";
 
+// The same for what is nearly always so: the outbox is empty, and every event is new. Places then follow from the head
+// alone, nothing but the head comes back, and a key that is there already refuses the whole.
+const STAMP_NEW: &str = "
+WITH place AS MATERIALIZED (
+    SELECT epoch, seq FROM head WHERE NOT EXISTS (SELECT FROM outbox) FOR UPDATE
+), keyed AS (
+    INSERT INTO event_key (key, outbox_id)
+    SELECT key, -(place.seq + number) FROM place, unnest($2::uuid[]) WITH ORDINALITY AS given (key, number) ORDER BY key
+), stamped AS (
+    INSERT INTO log (seq, outbox_id, key, type, subject, event, audience)
+    SELECT place.seq + number, -(place.seq + number), key, type, subject, event::json, string_to_array(audience, E'\\x1f')
+    FROM place, unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[]) WITH ORDINALITY
+        AS given (key, type, subject, event, audience, number)
+), let_in AS (
+    INSERT INTO membership (person, room)
+    SELECT DISTINCT person, room
+    FROM place, unnest($3::text[], $6::text[]) AS given (type, audience) JOIN event_type USING (type)
+        CROSS JOIN unnest(string_to_array(given.audience, E'\\x1f')) person
+        CROSS JOIN unnest(string_to_array(given.audience, E'\\x1f')) room
+    WHERE lets_in AND person LIKE 'user/%' AND room NOT LIKE 'user/%' AND room <> 'everyone'
+    ON CONFLICT DO NOTHING
+), moved AS (
+    UPDATE head SET seq = place.seq + cardinality($2) FROM place RETURNING pg_notify($1, '')
+)
+SELECT place.epoch, place.seq, now() FROM place, moved";
+
 /// Epoch, place, number in the outbox, number among the given, time of the batch; then type, subject, audience and text,
 /// which are empty for a given event.
 type Row = (i32, Option<i64>, Option<i64>, Option<i64>, Option<Timestamp>, String, String, String, String);
 
-/// Stamps what the outbox holds and the given events, and notifies `channel` when the log grew.
-pub(super) async fn stamp(
-    connection: &mut PgConnection,
-    registry: &Registry,
-    channel: &str,
-    given: &[NewEvent],
-) -> Result<Stamped, sqlx::Error> {
-    let keys: Vec<_> = given.iter().map(|event| event.key).collect();
-    let types: Vec<_> = given.iter().map(|event| event.event_type.as_str()).collect();
-    let subjects: Vec<_> = given.iter().map(|event| event.subject.as_str()).collect();
-    let encoded: Vec<_> = given.iter().map(|event| event.encoded.as_str()).collect();
-    let statement = sqlx::query_as(STAMP).bind(OUTBOX_EVENTS_MAX).bind(channel);
-    let audiences: Vec<_> = given.iter().map(|event| event.audience.as_joined()).collect();
-    let statement = statement.bind(keys).bind(types).bind(subjects).bind(encoded).bind(audiences);
-    let rows: Vec<Row> = statement.fetch_all(connection).await?;
-    Ok(read(registry, rows, given))
+/// Stamps, over one connection.
+#[derive(Debug, Default)]
+pub(super) struct Stamper {
+    /// Until then batches may hold events that were there before.
+    duplicates_until: Option<Instant>,
+}
+
+impl Stamper {
+    /// Stamps what the outbox holds and the given events, and notifies `channel` when the log grew.
+    pub(super) async fn stamp(
+        &mut self,
+        connection: &mut PgConnection,
+        registry: &Registry,
+        channel: &str,
+        given: &[NewEvent],
+    ) -> Result<Stamped, sqlx::Error> {
+        let columns = Columns::of(given);
+        let all_may_be_new = self.duplicates_until.is_none_or(|until| until <= Instant::now());
+        if !given.is_empty() && all_may_be_new {
+            match columns.stamp_new(connection, channel).await {
+                Ok(Some(head)) => return Ok(new(registry, head, given)),
+                Ok(None) => {}
+                Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some(UNIQUE_VIOLATION) => {
+                    self.duplicates_until = Some(Instant::now() + DUPLICATES_PERIOD);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let rows = columns.stamp(connection, channel).await?;
+        Ok(read(registry, rows, given))
+    }
+}
+
+/// The given events, as the statements take them.
+struct Columns<'a> {
+    keys: Vec<Uuid>,
+    types: Vec<&'a str>,
+    subjects: Vec<&'a str>,
+    encoded: Vec<&'a str>,
+    audiences: Vec<&'a str>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(given: &'a [NewEvent]) -> Self {
+        Self {
+            keys: given.iter().map(|event| event.key).collect(),
+            types: given.iter().map(|event| event.event_type.as_str()).collect(),
+            subjects: given.iter().map(|event| event.subject.as_str()).collect(),
+            encoded: given.iter().map(|event| event.encoded.as_str()).collect(),
+            audiences: given.iter().map(|event| event.audience.as_joined()).collect(),
+        }
+    }
+
+    async fn stamp(&self, connection: &mut PgConnection, channel: &str) -> Result<Vec<Row>, sqlx::Error> {
+        let statement = sqlx::query_as(STAMP).bind(OUTBOX_EVENTS_MAX).bind(channel);
+        let statement = statement.bind(&self.keys).bind(&self.types).bind(&self.subjects).bind(&self.encoded);
+        statement.bind(&self.audiences).fetch_all(connection).await
+    }
+
+    /// The head before them, and the time of the batch; nothing when the outbox comes first.
+    async fn stamp_new(
+        &self,
+        connection: &mut PgConnection,
+        channel: &str,
+    ) -> Result<Option<(Position, Timestamp)>, sqlx::Error> {
+        let statement = sqlx::query_as(STAMP_NEW).bind(channel).bind(&self.keys).bind(&self.types);
+        let statement = statement.bind(&self.subjects).bind(&self.encoded).bind(&self.audiences);
+        let row: Option<(i32, i64, Timestamp)> = statement.fetch_optional(connection).await?;
+        Ok(row.map(|(epoch, seq, recorded_at)| (Position { epoch, seq }, recorded_at)))
+    }
+}
+
+/// Events that follow the head, each of which was new.
+fn new(registry: &Registry, (head, recorded_at): (Position, Timestamp), given: &[NewEvent]) -> Stamped {
+    let place = |(seq, event): (i64, &NewEvent)| {
+        let position = Position { seq, ..head };
+        let of = Of { event_type: &event.event_type, subject: &event.subject, event: &event.encoded };
+        let entry = entry(registry, position, unqueued(seq), recorded_at, of, event.audience.clone());
+        (entry, Outcome::Stamped(position))
+    };
+    let (entries, outcomes): (_, Vec<_>) = (head.seq + 1..).zip(given).map(place).unzip();
+    Stamped { epoch: head.epoch, entries, outcomes: Some(outcomes) }
 }
 
 fn read(registry: &Registry, rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
@@ -114,25 +215,49 @@ fn read(registry: &Registry, rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
         }
         // A duplicate has none of them.
         let (Some(seq), Some(outbox_id), Some(recorded_at)) = (seq, outbox_id, recorded_at) else { continue };
-        let (event_type, subject, audience, event) = match given.map(|index| &events[index]) {
-            Some(event) => (&event.event_type, &event.subject, event.audience.clone(), &event.encoded),
-            None => (&event_type, &subject, Audience::joined(audience), &event),
+        let position = Position { epoch, seq };
+        let (of, audience) = match given.map(|index| &events[index]) {
+            Some(event) => {
+                let of = Of { event_type: &event.event_type, subject: &event.subject, event: &event.encoded };
+                (of, event.audience.clone())
+            }
+            None => (Of { event_type: &event_type, subject: &subject, event: &event }, Audience::joined(audience)),
         };
-        let (encoded, published) = texts(registry, event_type, event, Position { epoch, seq });
-        stamped.entries.push(Arc::new(Entry {
-            seq,
-            outbox_id,
-            event_type: event_type.as_str().into(),
-            type_number: registry.number(event_type),
-            subject: subject.as_str().into(),
-            audience,
-            recorded_at: recorded_at.to_jiff(),
-            encoded,
-            published,
-            attributes: Attributes::default(),
-            delivery: Delivery::default(),
-        }));
+        stamped.entries.push(entry(registry, position, outbox_id, recorded_at, of, audience));
     }
     stamped.outcomes = outcomes.into_iter().collect();
     stamped
+}
+
+/// What an event says of itself, and its text.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    event_type: &'a str,
+    subject: &'a str,
+    event: &'a str,
+}
+
+fn entry(
+    registry: &Registry,
+    position: Position,
+    outbox_id: i64,
+    recorded_at: Timestamp,
+    of: Of<'_>,
+    audience: Audience,
+) -> Arc<Entry> {
+    let Of { event_type, subject, event } = of;
+    let (encoded, published) = texts(registry, event_type, event, position);
+    Arc::new(Entry {
+        seq: position.seq,
+        outbox_id,
+        event_type: event_type.into(),
+        type_number: registry.number(event_type),
+        subject: subject.into(),
+        audience,
+        recorded_at: recorded_at.to_jiff(),
+        encoded,
+        published,
+        attributes: Attributes::default(),
+        delivery: Delivery::default(),
+    })
 }

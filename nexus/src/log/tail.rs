@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::event::Entry;
+use super::event::{Entry, place_of_unqueued};
 use super::pages::Pages;
 use super::read::{self, Batch, READ_ENTRIES_MAX, ReadLog};
 use super::ring::Ring;
@@ -128,10 +128,14 @@ impl Tail {
 
     /// The places of events that may be long gone from memory, such as the first ones of duplicates.
     pub async fn await_old(&self, outbox_ids: &[i64]) -> Result<Vec<Position>, ReadLog> {
-        match self.places_in_log(outbox_ids).await {
-            Err(ReadLog::AwaitStamp) => self.await_all(outbox_ids).await,
-            found => found,
+        let queued: Vec<i64> = outbox_ids.iter().copied().filter(|id| place_of_unqueued(*id).is_none()).collect();
+        let mut queued = match self.places_in_log(&queued).await {
+            Err(ReadLog::AwaitStamp) => self.await_all(&queued).await?,
+            found => found?,
         }
+        .into_iter();
+        let place = |id: &i64| place_of_unqueued(*id).map(|seq| self.at(seq)).or_else(|| queued.next());
+        outbox_ids.iter().map(place).collect::<Option<_>>().ok_or(ReadLog::AwaitStamp)
     }
 
     fn places_in_memory(&self, outbox_ids: &[i64]) -> Option<Vec<Position>> {
@@ -140,6 +144,9 @@ impl Tail {
     }
 
     async fn places_in_log(&self, outbox_ids: &[i64]) -> Result<Vec<Position>, ReadLog> {
+        if outbox_ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let stamped: HashMap<i64, Position> = read::stamped(&self.shared.pool, outbox_ids).await?.into_iter().collect();
         outbox_ids.iter().map(|id| stamped.get(id).copied().ok_or(ReadLog::AwaitStamp)).collect()
     }

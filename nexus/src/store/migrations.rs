@@ -7,7 +7,7 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Version, description and statements of each file in `migrations/`. One that was released is never changed.
-const FILES: [(i64, &str, &str); 11] = [
+const FILES: [(i64, &str, &str); 12] = [
     (1, "log", include_str!("../../migrations/0001_log.sql")),
     (2, "users", include_str!("../../migrations/0002_users.sql")),
     (3, "idempotency", include_str!("../../migrations/0003_idempotency.sql")),
@@ -19,6 +19,7 @@ const FILES: [(i64, &str, &str); 11] = [
     (9, "webhooks", include_str!("../../migrations/0009_webhooks.sql")),
     (10, "outbox_time", include_str!("../../migrations/0010_outbox_time.sql")),
     (11, "revocation_end", include_str!("../../migrations/0011_revocation_end.sql")),
+    (12, "outbox_index", include_str!("../../migrations/0012_outbox_index.sql")),
 ];
 
 /// All of them, in their order.

@@ -71,6 +71,23 @@ async fn an_event_of_a_transaction_is_carried_like_all_others_once_that_commits(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_may_repeat_what_was_published_by_sql_and_what_was_published_over_the_api() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let mut connection = world.postgres.acquire().await.expect("a connection");
+    client.publish(&event("http", "a")).await;
+    for (id, place) in [("sql", 2), ("more", 3)] {
+        assert_eq!(Given::valid(id).publish(&mut connection).await, Ok(true));
+        until("it to be stamped", async || (world.log().await.len() == place).then_some(())).await;
+    }
+    let batch = ["more", "new", "http", "sql"].map(|id| event(id, "a"));
+    let results = client.post("/v1/events", &json!(batch)).await.body["results"].clone();
+    let seen: Vec<Value> =
+        (0..4).map(|index| json!([results[index]["position"], results[index]["duplicate"]])).collect();
+    assert_eq!(json!(seen), json!([["1.3", true], ["1.4", false], ["1.1", true], ["1.2", true]]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_a_transaction_that_is_rolled_back_never_was() {
     let world = World::new().await;
     let client = world.nexus().await.client;
