@@ -2,11 +2,10 @@
 //! last was acknowledged.
 
 use crate::percentiles::Percentiles;
-use crate::target::Target;
+use crate::target::{Event, Target};
 use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
 use serde::Serialize;
-use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,9 +41,13 @@ async fn measure(target: &Target, series: &'static str, publishers: u32, events:
             let mut durations = Vec::new();
             while Instant::now() < until {
                 let first = counter.fetch_add(events.into(), Ordering::Relaxed);
-                let body = body(&target, series, first, events);
+                let events: Vec<Event> =
+                    (first..first + u64::from(events)).map(|number| target.event(series, number)).collect();
                 let sent = Instant::now();
-                target.publish(&body).await?;
+                match &*events {
+                    [event] => target.publish(event).await?,
+                    events => target.publish_batch(events).await?,
+                }
                 durations.push(sent.elapsed());
             }
             anyhow::Ok(durations)
@@ -61,11 +64,4 @@ async fn measure(target: &Target, series: &'static str, publishers: u32, events:
         events_per_second: acknowledged / started.elapsed().as_secs_f64(),
         request: Percentiles::of(durations).context("no request was answered")?,
     })
-}
-
-fn body(target: &Target, series: &str, first: u64, events: u32) -> Value {
-    match events {
-        1 => target.event(series, first),
-        _ => (first..first + u64::from(events)).map(|number| target.event(series, number)).collect(),
-    }
 }

@@ -55,7 +55,7 @@ struct PublishArguments {
     /// Events a second while latency is measured.
     #[arg(long, default_value_t = 200)]
     rate: u32,
-    /// Publishers at a time while throughput is measured with single events.
+    /// Publishers at a time while throughput is measured.
     #[arg(long, default_value_t = 32)]
     publishers: u32,
 }
@@ -69,9 +69,6 @@ struct Figures {
     insert_batch: insert::Rate,
     publish_batch: durable::Rate,
 }
-
-/// Publishers at a time for batches: each carries a hundred times as much.
-const BATCH_PUBLISHERS: u32 = 4;
 
 /// Events in a batch.
 const BATCH_EVENTS: u32 = 100;
@@ -100,8 +97,8 @@ async fn publish(target: &Target, arguments: &PublishArguments) -> Result<Figure
         latency: latency::measure(target, &load).await.context("measure the latency")?,
         insert_single: table.singles(arguments.publishers, arguments.seconds).await?,
         publish_single: durable::singles(target, arguments.publishers, arguments.seconds).await?,
-        insert_batch: table.batches(BATCH_PUBLISHERS, BATCH_EVENTS, arguments.seconds).await?,
-        publish_batch: durable::batches(target, BATCH_PUBLISHERS, BATCH_EVENTS, arguments.seconds).await?,
+        insert_batch: table.batches(arguments.publishers, BATCH_EVENTS, arguments.seconds).await?,
+        publish_batch: durable::batches(target, arguments.publishers, BATCH_EVENTS, arguments.seconds).await?,
     };
     table.drop().await?;
     Ok(figures)

@@ -6,12 +6,14 @@ mod crowd;
 mod meter;
 pub(crate) mod process;
 
-use crate::target::Target;
+use crate::percentiles::Percentiles;
+use crate::target::{Event, Target};
 use anyhow::{Context as _, Result};
 use crowd::{Crowd, Interest, Protocol};
 use meter::Meter;
 use process::Process;
 use serde::Serialize;
+use sqlx::{Connection as _, PgConnection};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -22,6 +24,9 @@ pub(crate) struct Arguments {
     /// The process of Nexus, whose memory and CPU time are read.
     #[arg(long)]
     process: u32,
+    /// The Postgres under that Nexus, which knows when each event was logged.
+    #[arg(long, env = "NEXUS_DATABASE_URL", hide_env_values = true)]
+    database_url: String,
     /// Connections that are open at a time in all but the fan-out.
     #[arg(long, default_value_t = 10_000)]
     clients: u32,
@@ -56,7 +61,16 @@ pub(crate) struct Figures {
     idle: Idle,
     fan_out: Vec<Flow>,
     one_to_all: OneToAll,
-    own_topics: Flow,
+    own_topics: OwnTopics,
+}
+
+/// Events of which each has one receiver.
+#[derive(Serialize)]
+struct OwnTopics {
+    #[serde(flatten)]
+    flow: Flow,
+    /// From the beginning of the transaction that logged the event, which is before its commit, to its receiver.
+    from_commit: Percentiles,
 }
 
 /// Connections that are open and get nothing: authenticated, three subscriptions each.
@@ -91,8 +105,11 @@ struct OneToAll {
     max_ms: f64,
 }
 
-/// How often publishers send what is due.
-const TICK: Duration = Duration::from_millis(10);
+/// How often batches are sent: each carries what has become due since the last.
+const BATCH_TICK: Duration = Duration::from_millis(10);
+
+/// How often single events are sent. As fine as the timer: a flow, not a crowd every now and then.
+const TICK: Duration = Duration::from_millis(1);
 
 /// How long stragglers are waited for.
 const STRAGGLERS: Duration = Duration::from_secs(10);
@@ -112,7 +129,10 @@ pub(crate) async fn measure(target: &Target, arguments: &Arguments) -> Result<Fi
         eprintln!("idle: {}", serde_json::to_string(&idle)?);
         let meter = Arc::clone(&crowd.meter);
         let own = flow(target, &meter, &server, arguments.own_rate, 1, arguments, Kind::Singles).await?;
-        let own = Flow { clients: arguments.clients, ..own };
+        let own = OwnTopics {
+            flow: Flow { clients: arguments.clients, ..own },
+            from_commit: from_commit(&meter, arguments).await.context("compare with the times of the log")?,
+        };
         eprintln!("own topics: {}", serde_json::to_string(&own)?);
         let to_all = to_all(target, &crowd.meter, arguments.clients).await?;
         eprintln!("one to all: {}", serde_json::to_string(&to_all)?);
@@ -198,10 +218,25 @@ async fn flow(
     })
 }
 
+/// How long after the beginning of its transaction each event had its receiver.
+async fn from_commit(meter: &Meter, arguments: &Arguments) -> Result<Percentiles> {
+    const LOGGED: &str = "SELECT event ->> 'id', extract(epoch FROM recorded_at)::float8 FROM nexus.log
+        WHERE starts_with(event ->> 'id', $1)";
+    let mut connection = PgConnection::connect(&arguments.database_url).await.context("connect to Postgres")?;
+    let begin = format!("{}-", meter.series);
+    let logged: Vec<(String, f64)> =
+        sqlx::query_as(LOGGED).bind(&begin).fetch_all(&mut connection).await.context("read the times of the log")?;
+    let took = logged.into_iter().filter_map(|(id, logged)| {
+        let arrived = meter.arrival(id.strip_prefix(&begin)?.parse().ok()?)?;
+        Some(Duration::from_secs_f64((arrived - logged).max(0.0)))
+    });
+    Percentiles::of(took.collect()).context("no event has arrived")
+}
+
 /// Publishes at a steady rate; how many events.
 async fn publish(target: &Target, meter: &Arc<Meter>, rate: u32, arguments: &Arguments, kind: Kind) -> Result<u32> {
     let begun = Instant::now();
-    let mut ticks = interval(TICK);
+    let mut ticks = interval(if kind == Kind::Singles { TICK } else { BATCH_TICK });
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let places = Arc::new(tokio::sync::Semaphore::new(PUBLISHERS));
     let mut sending = tokio::task::JoinSet::new();
@@ -223,8 +258,12 @@ async fn publish(target: &Target, meter: &Arc<Meter>, rate: u32, arguments: &Arg
             let (target, meter) = (target.clone(), Arc::clone(meter));
             let clients = arguments.clients;
             sending.spawn(async move {
-                let events = group.map(|number| crowd::event(&target, &meter.series, number, clients)).collect();
-                let published = target.publish(&serde_json::Value::Array(events)).await;
+                let events: Vec<Event> =
+                    group.map(|number| crowd::event(&target, &meter.series, number, clients)).collect();
+                let published = match &*events {
+                    [event] => target.publish(event).await,
+                    events => target.publish_batch(events).await,
+                };
                 drop(place);
                 published
             });

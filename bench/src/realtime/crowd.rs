@@ -2,7 +2,7 @@
 
 use super::client::Client;
 use super::meter::Meter;
-use crate::target::Target;
+use crate::target::{Event, Target};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
@@ -89,21 +89,20 @@ fn subject(number: u32) -> String {
 }
 
 /// The event `number`, on the subject of one of `clients`.
-pub(super) fn event(target: &Target, series: &str, number: u32, clients: u32) -> Value {
-    let mut event = target.event(series, number.into());
+pub(super) fn event(target: &Target, series: &str, number: u32, clients: u32) -> Event {
     // Neighbours in time are not neighbours in number.
     let client = u64::from(number) * 7_919 % u64::from(clients.max(1));
-    event["subject"] = json!(format!("wallet/own-{client}"));
-    event
+    Event { subject: format!("wallet/own-{client}"), ..target.event(series, number.into()) }
 }
 
 /// The event `number`, for every client.
-pub(super) fn event_to_all(target: &Target, series: &str, number: u32) -> Value {
-    let mut event = target.event(series, u64::from(number) + 1_000_000_000);
-    event["id"] = json!(format!("{series}-{number}"));
-    event["source"] = json!(format!("{}/all", event["source"].as_str().unwrap_or_default()));
-    event["type"] = json!("job.posted");
-    event["subject"] = json!("job/all");
-    event["data"] = json!({ "job_id": "all", "employer_id": EMPLOYER, "title": "Paint a fence" });
-    event
+pub(super) fn event_to_all(target: &Target, series: &str, number: u32) -> Event {
+    let event = target.event(series, number.into());
+    Event {
+        source: format!("{}/all", event.source).into(),
+        r#type: "job.posted",
+        subject: "job/all".to_owned(),
+        data: json!({ "job_id": "all", "employer_id": EMPLOYER, "title": "Paint a fence" }).to_string(),
+        ..event
+    }
 }

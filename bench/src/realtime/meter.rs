@@ -1,7 +1,7 @@
 //! When events were sent and how long each took to each client; shared by all clients.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -18,7 +18,10 @@ pub(super) struct Meter {
     /// Events of this series are counted, others not.
     pub(super) series: String,
     begun: Instant,
+    begun_at: SystemTime,
     sent: Box<[AtomicU64]>,
+    /// When an event last reached a client, 0 for never.
+    arrived: Box<[AtomicU64]>,
     buckets: Box<[AtomicU32]>,
     deliveries: AtomicU64,
     wanted: AtomicU64,
@@ -30,7 +33,9 @@ impl Meter {
         Self {
             series: series.into(),
             begun: Instant::now(),
+            begun_at: SystemTime::now(),
             sent: (0..EVENTS_MAX).map(|_| AtomicU64::new(0)).collect(),
+            arrived: (0..EVENTS_MAX).map(|_| AtomicU64::new(0)).collect(),
             buckets: (0..BUCKETS).map(|_| AtomicU32::new(0)).collect(),
             deliveries: AtomicU64::new(0),
             wanted: AtomicU64::new(u64::MAX),
@@ -41,6 +46,7 @@ impl Meter {
     /// Forgets what was measured.
     pub(super) fn reset(&self) {
         self.buckets.iter().for_each(|bucket| bucket.store(0, Ordering::Relaxed));
+        self.arrived.iter().for_each(|arrived| arrived.store(0, Ordering::Relaxed));
         self.deliveries.store(0, Ordering::Relaxed);
         self.wanted.store(u64::MAX, Ordering::Relaxed);
     }
@@ -52,13 +58,23 @@ impl Meter {
 
     /// A client has got the event.
     pub(super) fn arrived(&self, number: u32) {
-        let took = self.now().saturating_sub(self.sent[number as usize % EVENTS_MAX].load(Ordering::Relaxed));
+        let now = self.now();
+        let place = number as usize % EVENTS_MAX;
+        let took = now.saturating_sub(self.sent[place].load(Ordering::Relaxed));
+        self.arrived[place].store(now, Ordering::Relaxed);
         let bucket = usize::try_from(u128::from(took) / BUCKET.as_nanos()).unwrap_or(BUCKETS).min(BUCKETS - 1);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let deliveries = self.deliveries.fetch_add(1, Ordering::Relaxed) + 1;
         if deliveries >= self.wanted.load(Ordering::Relaxed) {
             self.complete.notify_one();
         }
+    }
+
+    /// When a client got the event last, in seconds of the system's clock since 1970.
+    pub(super) fn arrival(&self, number: u32) -> Option<f64> {
+        let arrived = self.arrived[number as usize % EVENTS_MAX].load(Ordering::Relaxed);
+        let at = self.begun_at + Duration::from_nanos(arrived);
+        (arrived > 0).then(|| at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()))
     }
 
     pub(super) fn deliveries(&self) -> u64 {

@@ -2,10 +2,9 @@
 
 use super::Arguments;
 use super::follower::Follower;
-use crate::target::Target;
+use crate::target::{Event, Target};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::Arc;
@@ -139,10 +138,6 @@ async fn one(
 }
 
 async fn publish(target: &Target, numbers: std::ops::Range<u32>) -> Result<()> {
-    let event = |number: u32| {
-        let mut event = target.event(SERIES, number.into());
-        event["subject"] = json!(SUBJECT);
-        event
-    };
-    target.publish(&Value::Array(numbers.map(event).collect())).await
+    let event = |number: u32| Event { subject: SUBJECT.to_owned(), ..target.event(SERIES, number.into()) };
+    target.publish_batch(&numbers.map(event).collect::<Vec<_>>()).await
 }

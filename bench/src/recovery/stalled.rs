@@ -5,10 +5,9 @@ use super::Arguments;
 use super::follower::Follower;
 use crate::realtime::client::Client;
 use crate::realtime::process::Process;
-use crate::target::Target;
+use crate::target::{Event, Target};
 use anyhow::Result;
 use serde::Serialize;
-use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
 use std::time::Duration;
@@ -127,7 +126,7 @@ async fn publish(target: &Target, arguments: &Arguments) -> Result<u32> {
         let due = ((begun.elapsed().as_secs_f64() * f64::from(rate)) as u32).clamp(sent, total);
         let until = due.min(sent + BATCH_EVENTS_MAX);
         if until > sent {
-            target.publish(&Value::Array((sent..until).map(|number| event(target, number)).collect())).await?;
+            target.publish_batch(&(sent..until).map(|number| event(target, number)).collect::<Vec<_>>()).await?;
         }
         sent = until;
     }
@@ -135,9 +134,8 @@ async fn publish(target: &Target, arguments: &Arguments) -> Result<u32> {
 }
 
 /// The event `number` of all; each subject counts its own.
-fn event(target: &Target, number: u32) -> Value {
+fn event(target: &Target, number: u32) -> Event {
     let subject = number % SUBJECTS;
-    let mut event = target.event(&format!("stalled{subject}"), (number / SUBJECTS).into());
-    event["subject"] = json!(format!("wallet/stalled-{subject}"));
-    event
+    let event = target.event(&format!("stalled{subject}"), (number / SUBJECTS).into());
+    Event { subject: format!("wallet/stalled-{subject}"), ..event }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench realtime`: many connections on a local Nexus.
 
+use super::load::Percentiles;
 use super::table::Machine;
 use super::{Ground, KEPT_EVENTS, free_address, memory};
 use crate::nexus::Local;
@@ -31,7 +32,7 @@ struct Figures {
     idle: Idle,
     fan_out: Vec<Flow>,
     one_to_all: OneToAll,
-    own_topics: Flow,
+    own_topics: OwnTopics,
     socket_io: Idle,
 }
 
@@ -54,6 +55,13 @@ struct Flow {
 }
 
 #[derive(Deserialize)]
+struct OwnTopics {
+    #[serde(flatten)]
+    flow: Flow,
+    from_commit: Percentiles,
+}
+
+#[derive(Deserialize)]
 struct OneToAll {
     clients: u32,
     events: u32,
@@ -69,6 +77,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut command = run::command(&generator, ["--url", &format!("http://{listen}"), "realtime"]);
     command.args(["--process", &process.to_string(), "--seconds", &args.seconds.to_string()]);
     command.args(["--clients", &args.clients.to_string()]).env("NEXUS_BENCH_TOKEN", &token);
+    command.env("NEXUS_DATABASE_URL", &services.urls().postgres);
     let said = run::text(&mut command).context("run the load generator")?;
     step.done("");
     let mut all: Value = serde_json::from_str(&said).context("read the load generator's figures")?;
@@ -125,10 +134,15 @@ fn page(machine: &Machine, args: &Args, figures: &Figures) -> String {
     let to_all =
         format!("One event to {} clients: the last has it (median of {})", one_to_all.clients, one_to_all.events);
     row(&to_all, "≤ 100 ms", &format!("{:.0} ms", one_to_all.median_ms));
-    let own =
-        format!("{} clients on topics of their own, {} a second", own_topics.clients, own_topics.events_per_second);
-    row(&own, "p50 ≤ 4 ms, p99 ≤ 15 ms", &measured(own_topics));
-    page.push_str("\nA latency runs from the moment an event was due to be published until a client holds it.\n");
+    let OwnTopics { flow, from_commit } = own_topics;
+    let own = format!("{} clients on topics of their own, {} a second", flow.clients, flow.events_per_second);
+    row(&own, "", &measured(flow));
+    let measured = format!("p50 {:.1} ms, p99 {:.1} ms", from_commit.p50_ms, from_commit.p99_ms);
+    row("The same, from the commit", "p50 ≤ 4 ms, p99 ≤ 15 ms", &measured);
+    page.push_str(
+        "\nA latency runs from the moment an event was due to be published until a client holds it. That from the commit \
+         begins earlier than it says: when the transaction began that logged the event, by the clock of Postgres.\n",
+    );
     page
 }
 
