@@ -17,7 +17,7 @@ use crate::services::{Ports, Services};
 use crate::{ahead::Ahead, images, tools};
 use anyhow::{Context as _, Result};
 use libtest::{Aside, Options};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 use summary::{Counts, Suite, Summary};
 
@@ -96,34 +96,47 @@ fn tests(args: &Args, ahead: Ahead, summary: &mut Summary) -> Result<()> {
         binaries::build(&folder)?;
     }
     let services_of = of(Needs::Services);
-    // A filter may ask for anything, and then there is little beside it.
-    let skip = args.filter.is_none().then_some(chaos::TESTS);
-    within("service tests", services, &services_of, &Options { skip, ..options.clone() }, summary);
-
     let cluster_of = of(Needs::Cluster);
-    let end_to_end = |summary: &mut Summary| {
-        if args.skip_e2e {
-            return summary.left_out("end to end", "--skip-e2e");
+    let make_cluster = || end_to_end::prepare(args.context.as_deref()).context("set up the cluster");
+    thread::scope(|scope| {
+        // Like the service tests, whoever makes a cluster mostly waits.
+        let cluster = args.needs_cluster().then(|| {
+            scope.spawn(move || {
+                ahead.finish();
+                make_cluster()
+            })
+        });
+        // A filter may ask for anything, and then there is little beside it.
+        let skip = args.filter.is_none().then_some(chaos::TESTS);
+        within("service tests", services, &services_of, &Options { skip, ..options.clone() }, summary);
+
+        let end_to_end = |summary: &mut Summary| {
+            if args.skip_e2e {
+                return summary.left_out("end to end", "--skip-e2e");
+            }
+            let cluster = || cluster.map_or_else(make_cluster, finished);
+            let options = Options { threads: Some(THREADS_QUEUEING), ..options };
+            within("end to end", cluster, &cluster_of, &options, summary);
+        };
+        if args.filter.is_some() {
+            return end_to_end(summary);
         }
-        ahead.finish();
-        let cluster = || end_to_end::prepare(args.context.as_deref()).context("set up the cluster");
-        let options = Options { threads: Some(THREADS_QUEUEING), ..options };
-        within("end to end", cluster, &cluster_of, &options, summary);
-    };
-    if args.filter.is_some() {
-        end_to_end(summary);
-        return Ok(());
-    }
-    match Services::start(Ports::Free).context("start the databases") {
-        Ok(services) => {
-            beside("faults at random", |aside| chaos::strike(&services, &services_of, aside), end_to_end, summary);
+        match Services::start(Ports::Free).context("start the databases") {
+            Ok(services) => {
+                beside("faults at random", |aside| chaos::strike(&services, &services_of, aside), end_to_end, summary);
+            }
+            Err(error) => {
+                summary.broken("faults at random", &error);
+                end_to_end(summary);
+            }
         }
-        Err(error) => {
-            summary.broken("faults at random", &error);
-            end_to_end(summary);
-        }
-    }
+    });
     Ok(())
+}
+
+/// What a thread has made, once it has.
+fn finished<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Runs a suite that mostly waits beside others that do.
@@ -139,7 +152,7 @@ fn beside(
     thread::scope(|scope| {
         let suite = scope.spawn(|| (suite(&aside), started.elapsed()));
         others(summary);
-        let (result, took) = suite.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let (result, took) = finished(suite);
         aside.show();
         summary.ended(name, result, took);
     });
