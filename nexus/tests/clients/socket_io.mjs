@@ -45,18 +45,20 @@ await until("the first connection", () => connections.length === 1);
 await send("first");
 await until("the first event", () => received.length === sent.length);
 for (let round = 1; round <= CUTS; round++) {
+  const before = connects;
   cut();
   await send(`cut ${round}`);
   await until("another connection", () => {
-    // Between two polls nothing was cut that it misses.
-    if (socket.connected && connects === round) cut();
-    return connections.length === round + 1;
+    // Between two polls nothing was cut that it misses. A slow client may only not have noticed yet, and is cut twice.
+    if (socket.connected && connects === before) cut();
+    return connections.length > before;
   });
   await send(`again ${round}`);
   await until("what was published", () => received.length >= sent.length);
 }
 assert.deepEqual(received, sent);
-assert.deepEqual(connections.slice(1), Array(CUTS).fill(recovers), "whether it was recovered");
+assert.ok(connections.length > CUTS);
+assert.deepEqual(connections.slice(1), Array(connections.length - 1).fill(recovers), "whether it was recovered");
 
 if (transports.length === 2) {
   await until("the upgrade", () => socket.io.engine.transport.name === "websocket");
@@ -66,9 +68,10 @@ if (transports.length === 2) {
 
 // What is binary is refused with a reason, and the client is soon back.
 errors.length = 0;
+const before = connects;
 socket.emit("publish", { event: Buffer.from("binary") });
 await until("the refusal", () => errors.some(({ error }) => error?.code === "invalid_packet"));
-await until("the connection after it", () => connections.length === CUTS + 2);
+await until("the connection after it", () => connections.length > before);
 await send("last");
 await until("the last event", () => received.length >= sent.length);
 assert.deepEqual(received, sent);
