@@ -1,8 +1,8 @@
 //! A steady data layer causes no write to the API server.
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use azora_tests::cluster::OPERATOR_NAME;
 use azora_tests::layer::Layer;
 use azora_tests::trial::{Company, Trial, trial};
@@ -32,26 +32,25 @@ async fn a_steady_data_layer_is_not_written_to_for_five_minutes() -> anyhow::Res
     trial("steady", Company::Onlooker, async |trial| {
         Layer::start(trial, "steady", json!({})).await?;
         let kinds = namespaced_kinds(trial).await?;
-        let settled = settle(trial, &kinds).await?;
+        let settled = snapshot(trial, &kinds).await?;
         for expected in ["AzoraDataLayer/steady", "StatefulSet/steady-postgres", "Deployment/steady-nexus"] {
             assert!(settled.contains_key(expected), "{expected} is not among {:?}", settled.keys());
         }
-        unwritten(trial, &kinds, &settled, SPAN).await
+        remains_unwritten(trial, &kinds, settled).await
     })
     .await
 }
 
-/// Waits until nothing moves any more, and returns how things are then.
-async fn settle(trial: &Trial, kinds: &[ApiResource]) -> anyhow::Result<Snapshot> {
-    let mut last = String::new();
-    for _ in 0..SETTLING_MAX {
-        let now = snapshot(trial, kinds).await?;
-        match unwritten(trial, kinds, &now, QUIET).await {
-            Ok(()) => return Ok(now),
-            Err(error) => last = error.to_string(),
+/// Fails with what was written, and by whom, once nothing moves any more; only then does the span begin.
+async fn remains_unwritten(trial: &Trial, kinds: &[ApiResource], mut before: Snapshot) -> anyhow::Result<()> {
+    for _ in 1..SETTLING_MAX {
+        let begun = Instant::now();
+        match unwritten(trial, kinds, &before, SPAN).await {
+            Err(_) if begun.elapsed() < QUIET + PERIOD => before = snapshot(trial, kinds).await?,
+            outcome => return outcome,
         }
     }
-    bail!("the data layer did not settle after its start; last: {last}")
+    unwritten(trial, kinds, &before, SPAN).await.context("the data layer did not settle after its start")
 }
 
 /// Fails with what was written, and by whom, as soon as anything has been.
