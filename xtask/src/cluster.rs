@@ -45,7 +45,6 @@ pub fn ensure(engine: &Engine) -> Result<Cluster> {
     readable_kubeconfig(&kubectl)?;
     let _lock = store::lock("cluster")?;
     kind::ensure(engine, &kubectl)?;
-    engine.favour_containers();
     Ok(Cluster { context: CONTEXT.to_owned(), kubectl, engine: Some(engine.clone()) })
 }
 

@@ -33,6 +33,15 @@ enum Answer {
     Trouble(String),
 }
 
+/// How much all containers together count beside other processes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// As many: they keep their share beside a compile.
+    Many,
+    /// As one, as Docker has it.
+    One,
+}
+
 impl Engine {
     /// The engine that answers; one that is installed and started where none does.
     ///
@@ -129,10 +138,10 @@ impl Engine {
         self.host.is_some()
     }
 
-    /// Lets running containers, where the engine is our own, keep their share beside a compile on this machine.
-    pub fn favour_containers(&self) {
+    /// Gives running containers, where the engine is our own, their weight beside what else runs on this machine.
+    pub fn weigh_containers(&self, weight: Weight) {
         if self.is_own() {
-            Own::new().favour_containers();
+            Own::new().weigh_containers(weight);
         }
     }
 

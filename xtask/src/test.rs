@@ -16,6 +16,7 @@ use crate::output::{self, Step};
 use crate::services::{Ports, Services};
 use crate::{ahead::Ahead, images, tools};
 use anyhow::{Context as _, Result};
+use end_to_end::Prepared;
 use libtest::{Aside, Options};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
@@ -114,7 +115,7 @@ fn tests(args: &Args, ahead: Ahead, summary: &mut Summary) -> Result<()> {
             if args.skip_e2e {
                 return summary.left_out("end to end", "--skip-e2e");
             }
-            let cluster = || cluster.map_or_else(make_cluster, finished);
+            let cluster = || cluster.map_or_else(make_cluster, finished).map(Prepared::begin);
             let options = Options { threads: Some(THREADS_QUEUEING), ..options };
             within("end to end", cluster, &cluster_of, &options, summary);
         };

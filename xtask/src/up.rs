@@ -7,7 +7,7 @@ mod travel;
 
 use crate::ahead::Ahead;
 use crate::cluster;
-use crate::engine::Engine;
+use crate::engine::{Engine, Weight};
 use crate::images::{self, Image};
 use crate::output::{self, Step};
 use crate::{chart, packages, run, store, tools};
@@ -42,6 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
     let _lock = store::lock("up")?;
     let ahead = images::compile_ahead();
     let cluster = named.map_or_else(|| cluster::ensure(&engine), Ok)?;
+    engine.weigh_containers(Weight::Many);
     // Before the images, whose binaries are still being compiled.
     tools::helm()?;
     let images = build(&engine, ahead)?;

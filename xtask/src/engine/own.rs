@@ -1,7 +1,7 @@
 //! Our own `dockerd`, for a machine where none runs: data in the cache, sockets in `/run`.
 //! It outlives the chore that started it and is stopped by `cargo xtask down`.
 
-use super::mounts;
+use super::{Weight, mounts};
 use crate::output::Step;
 use crate::{run, store};
 use anyhow::{Context as _, Result, bail};
@@ -92,14 +92,18 @@ impl Own {
         Ok(())
     }
 
-    /// Gives the containers together the weight of many processes. By default all of them share the weight of
-    /// one, so a compile beside the cluster would starve it until Patroni, which cannot renew its lease in
-    /// time, steps down. Best effort: the group is there once a container has run.
-    pub(super) fn favour_containers(&self) {
+    /// Gives the containers together the weight of one process, or of many: beside a compile, a cluster of the first
+    /// would starve until Patroni, which cannot renew its lease in time, steps down. Best effort: the group is there
+    /// once a container has run.
+    pub(super) fn weigh_containers(&self, weight: Weight) {
+        let (shares, percent) = match weight {
+            Weight::Many => ("65536", "2500"),
+            Weight::One => ("1024", "100"),
+        };
         if self.pid().is_some() {
             // cgroup v1 and v2; each path exists on one of them only.
-            fs::write("/sys/fs/cgroup/cpu/docker/cpu.shares", "65536").ok();
-            fs::write("/sys/fs/cgroup/docker/cpu.weight", "2500").ok();
+            fs::write("/sys/fs/cgroup/cpu/docker/cpu.shares", shares).ok();
+            fs::write("/sys/fs/cgroup/docker/cpu.weight", percent).ok();
         }
     }
 

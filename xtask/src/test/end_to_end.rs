@@ -3,16 +3,23 @@
 
 use crate::ahead::Ahead;
 use crate::cluster;
-use crate::engine::Engine;
+use crate::engine::{Engine, Weight};
 use crate::{chart, images, store, tools};
 use anyhow::Result;
 
-/// Makes sure that all is there, and returns what the tests read from their environment.
-/// Each part takes what is there already, so this costs seconds where nothing has changed.
-pub(super) fn prepare(context: Option<&str>) -> Result<((), Vec<(String, String)>)> {
+/// A cluster that the tests can begin on.
+pub(super) struct Prepared {
+    engine: Engine,
+    context: String,
+}
+
+/// Makes sure that all is there, beside other tests, which wait with deadlines. Each part takes what is there already,
+/// so this costs seconds where nothing has changed.
+pub(super) fn prepare(context: Option<&str>) -> Result<Prepared> {
     // What `up` does at the same time would be done twice, or undone.
     let _lock = store::lock("up")?;
     let engine = Engine::ready()?;
+    engine.weigh_containers(Weight::One);
     let cluster = match context {
         Some(name) => cluster::named(name)?,
         None => cluster::ensure(&engine)?,
@@ -21,5 +28,13 @@ pub(super) fn prepare(context: Option<&str>) -> Result<((), Vec<(String, String)
     let images = images::build_all(&engine, Ahead::default())?;
     cluster.load(&images)?;
     chart::install(&cluster, &images)?;
-    Ok(((), vec![("AZORA_TEST_CONTEXT".to_owned(), cluster.context().to_owned())]))
+    Ok(Prepared { engine, context: cluster.context().to_owned() })
+}
+
+impl Prepared {
+    /// Lets the cluster come first from now on, and returns what its tests read from their environment.
+    pub(super) fn begin(self) -> ((), Vec<(String, String)>) {
+        self.engine.weigh_containers(Weight::Many);
+        ((), vec![("AZORA_TEST_CONTEXT".to_owned(), self.context)])
+    }
 }
