@@ -110,6 +110,11 @@ pub fn text(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Runs a program with its errors passed through; how it ended, and what it wrote to its standard output.
+pub fn printed(command: &mut Command) -> Result<Output> {
+    run(command.stdout(Stdio::piped()))
+}
+
 /// Runs a program; whether it succeeded.
 pub fn succeeds(command: &mut Command) -> bool {
     output(command).is_ok_and(|output| output.status.success())

@@ -1,12 +1,10 @@
 //! The workspace's test binaries, built once and together, and what the compiler has to say of their sources.
 
 use super::{BuildFolder, PROGRAMS};
-use crate::{output, store};
+use crate::{output, run, store};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 /// What must be there before a test binary can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +42,13 @@ pub struct Built {
 pub fn build(folder: &BuildFolder) -> Result<Built> {
     let _lock = store::lock(PROGRAMS)?;
     // What cargo says to people goes to them; what it says to programs is read here.
-    let mut command = folder.developed(["test", "--no-run", "--message-format=json"])?;
-    let mut cargo = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start cargo")?;
-    let said = cargo.stdout.take().context("read what cargo says")?;
+    let output = run::printed(&mut folder.developed(["test", "--no-run", "--message-format=json"])?)?;
     let mut built = Built::default();
-    for line in BufReader::new(said).lines() {
-        read(&line.context("read what cargo says")?, &mut built)?;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        read(line, &mut built)?;
     }
-    let status = cargo.wait().context("wait for cargo")?;
-    if !status.success() {
-        bail!("the tests do not build: cargo ended with {status}");
+    if !output.status.success() {
+        bail!("the tests do not build: cargo ended with {}", output.status);
     }
     built.binaries.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(built)
