@@ -23,6 +23,7 @@ pub(crate) mod admission;
 pub mod extract;
 pub mod forward;
 mod layers;
+mod unread;
 
 pub use operation::{Answer, Operation, Parameter, Routes};
 pub use state::{AppState, Shared};

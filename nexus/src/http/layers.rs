@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{AppState, admission};
+use super::{AppState, admission, unread};
 use crate::metrics;
 use crate::problem::ApiError;
 
@@ -36,6 +36,7 @@ pub(super) fn surround(router: Router<AppState>, state: AppState) -> Router {
         .layer(from_fn_with_state(state.clone(), trace))
         .layer(cors(&state.config.allowed_origins))
         .layer(from_fn_with_state(state.clone(), count))
+        .layer(from_fn(unread::take))
         .with_state(state)
 }
 

@@ -116,6 +116,33 @@ async fn what_is_announced_too_large_is_refused_before_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_while_a_body_comes_hears_why_and_goes_on() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let admin = format!("authorization: Bearer {}\r\n", token("admin"));
+    let json = format!("{admin}content-type: application/json\r\n");
+    let body = " ".repeat(2 * 1024 * 1024);
+    for (path, headers, status) in [
+        ("/v1/events", &json, 413),
+        ("/v1/events", &"content-type: application/json\r\n".to_owned(), 401),
+        ("/v1/events", &format!("{json}content-encoding: gzip\r\n"), 415),
+        ("/v1/nothing", &json, 404),
+    ] {
+        let mut raw = Raw::open(instance.nexus.address()).await;
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
+        raw.send(head).await;
+        let answer = raw.answer().await;
+        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "before the body: {answer}");
+        assert!(raw.send(&body).await, "{path} {status}: the rest is taken");
+        let problem = raw.chunks().await;
+        assert!(problem.contains(&format!(r#""status":{status}"#)), "{problem}");
+        raw.send(format!("GET /v1/events HTTP/1.1\r\nhost: localhost\r\n{admin}\r\n")).await;
+        assert_eq!(raw.status().await, 200, "after {status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_unpacked() {
     let world = World::new().await;
     let instance = world.nexus().await;

@@ -72,6 +72,17 @@ impl Raw {
         head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{head}"))
     }
 
+    /// What comes in chunks, after a head.
+    pub(crate) async fn chunks(&mut self) -> String {
+        loop {
+            if let Some(end) = self.unread.windows(7).position(|end| end == b"\r\n0\r\n\r\n") {
+                let rest = self.unread.split_off(end + 7);
+                return String::from_utf8(std::mem::replace(&mut self.unread, rest)).expect("it is text");
+            }
+            assert!(self.read().await, "closed before the last chunk: {:?}", self.unread());
+        }
+    }
+
     /// The text of the next text frame, or the code of the close.
     pub(crate) async fn text(&mut self) -> Result<String, u16> {
         loop {
