@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use redis::AsyncConnectionConfig;
 use sqlx::{Connection as _, PgConnection};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
@@ -237,7 +238,10 @@ impl Redis {
 
     async fn connect(&self) -> Result<redis::aio::MultiplexedConnection> {
         let client = redis::Client::open(self.url()).context("read the address of Redis")?;
-        client.get_multiplexed_async_connection().await.context("connect to Redis")
+        // The client's own deadlines are those of a machine that has nothing else to do.
+        let patience = AsyncConnectionConfig::new();
+        let patience = patience.set_connection_timeout(Some(DEADLINE)).set_response_timeout(Some(DEADLINE));
+        client.get_multiplexed_async_connection_with_config(&patience).await.context("connect to Redis")
     }
 
     async fn until_it_answers(&self) -> Result<()> {
