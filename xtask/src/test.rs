@@ -123,11 +123,10 @@ fn tests(args: &Args, ahead: Ahead, summary: &mut Summary) -> Result<()> {
             return end_to_end(summary);
         }
         match Services::start(Ports::Free).context("start the databases") {
+            // Both mostly wait: the one for five minutes without a write, the other for pods that come back.
             Ok(services) => {
-                // Beside the end-to-end tests a connection to Redis was starved once, of three runs.
-                beside("faults at random", |aside| chaos::strike(&services, &services_of, aside), |_| {}, summary);
-                drop(services);
-                end_to_end(summary);
+                let strike = |aside: &Aside| chaos::strike(&services, &services_of, aside);
+                beside("faults at random", strike, end_to_end, summary);
             }
             Err(error) => {
                 summary.broken("faults at random", &error);

@@ -25,7 +25,7 @@ pub(super) struct Options<'a> {
     pub(super) show_output: bool,
     /// What the tests read from their environment.
     pub(super) environment: Vec<(String, String)>,
-    /// Others run at the same time, and come first.
+    /// Others run at the same time, and are shown first.
     pub(super) aside: Option<&'a Aside>,
 }
 
@@ -52,13 +52,11 @@ pub(super) fn has(binary: &Binary, filter: &str) -> bool {
 
 /// Runs a binary.
 pub(super) fn run(binary: &Binary, options: &Options<'_>) -> Result<Counts> {
-    // The others' deadlines are on a clock; whatever runs aside takes the time that they leave.
-    let mut command = match options.aside {
-        Some(_) => run::command("nice", ["-n", "19"]),
-        None => Command::new(&binary.file),
-    };
-    command.args(options.aside.map(|_| &binary.file)).args(options.filter);
-    command.current_dir(&binary.folder).envs(options.environment.iter().map(|(name, value)| (name, value)));
+    let mut command = Command::new(&binary.file);
+    command
+        .args(options.filter)
+        .current_dir(&binary.folder)
+        .envs(options.environment.iter().map(|(name, value)| (name, value)));
     // Some tests find their package's files by it, as under `cargo test`.
     command.env("CARGO_MANIFEST_DIR", &binary.folder);
     if let Some(skip) = options.skip {
