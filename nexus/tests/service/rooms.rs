@@ -38,7 +38,11 @@ async fn presence(client: &Client, room: &str) -> Value {
 async fn one_joins_a_room_by_right_and_hears_what_is_told_there_until_one_leaves() {
     let world = World::new().await;
     let (one, two) = (world.nexus().await, world.nexus().await);
+    let mut reader = Socket::open(two.nexus.address()).await;
+    reader.subscribe(&["**"], None).await;
     one.client.publish(&enrolled(ANN, "c1")).await;
+    // Else it could be the first that she hears in the room.
+    reader.events(1).await;
     let mut ann = open(&two.client, ANN).await;
     let mut bob = open(&two.client, BOB).await;
     assert_eq!(code(&join(&mut bob, "course/c1").await), "room_refused");
