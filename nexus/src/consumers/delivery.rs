@@ -1,11 +1,16 @@
 //! What was taken from the log for one consumer: an event, or the statement that retention has dropped some.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Deserialize;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row as _};
 use uuid::Uuid;
 
+use super::store::Consumer;
+use crate::events::Registry;
 use crate::log::event::with_position;
 use crate::position::Position;
 
@@ -35,8 +40,8 @@ pub enum Content {
     Event {
         /// By this the log knows it: the same at every attempt, and for every consumer.
         key: Uuid,
-        /// The `CloudEvent` as JSON, with the extension attribute `position`.
-        encoded: Bytes,
+        /// The `CloudEvent` as JSON, as it was published.
+        event: String,
     },
     /// Retention has dropped everything after this place, up to and with that of the delivery, before it was taken.
     Gap {
@@ -75,6 +80,27 @@ impl std::str::FromStr for Lease {
 #[error("a lease is a token that a delivery came with")]
 pub struct ParseLease;
 
+impl Consumer {
+    /// An event as this consumer is given it: with the extension attribute `position`, in the version that it asks for or
+    /// the current one, but in none before that it was published in.
+    pub fn text(&self, registry: &Registry, event: &str, position: Position) -> Bytes {
+        let brought = || {
+            let Typed { event_type } = serde_json::from_str(event).ok()?;
+            let definition = registry.get(&event_type)?;
+            let version = self.settings.versions.get(&*event_type).unwrap_or(&definition.version);
+            definition.upcast(event.as_bytes(), *version)
+        };
+        with_position(brought().as_deref().unwrap_or(event), position)
+    }
+}
+
+/// What an event says of its type.
+#[derive(Deserialize)]
+struct Typed<'a> {
+    #[serde(borrow, rename = "type")]
+    event_type: Cow<'a, str>,
+}
+
 impl FromRow<'_, PgRow> for Delivery {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let position = Position { epoch: row.try_get("epoch")?, seq: row.try_get("seq")? };
@@ -83,10 +109,7 @@ impl FromRow<'_, PgRow> for Delivery {
         };
         let content = match row.try_get::<Option<i64>, _>("gap_from")? {
             Some(seq) => Content::Gap { from: Position { seq, ..position } },
-            None => Content::Event {
-                key: row.try_get("key")?,
-                encoded: with_position(row.try_get::<&str, _>("event")?, position),
-            },
+            None => Content::Event { key: row.try_get("key")?, event: row.try_get("event")? },
         };
         let secret: Option<Uuid> = row.try_get("lease")?;
         Ok(Self {

@@ -1,6 +1,9 @@
 //! The rows of the consumers: who wants what, and how far each has come.
 
+use std::collections::BTreeMap;
+
 use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, PgPool, Row as _};
 
 use super::dead_letters;
@@ -37,6 +40,8 @@ pub struct Settings {
     pub types: Vec<Pattern>,
     /// Only these subjects; all when absent.
     pub subjects: Option<Vec<String>>,
+    /// The versions that it asks for, by type; it is given the current one of every other.
+    pub versions: BTreeMap<String, u16>,
     /// Whether an event waits for the one before it of the same subject.
     pub ordered: bool,
     /// How long a lease lasts when its taker does not say.
@@ -107,13 +112,13 @@ pub async fn put(
     max: i64,
 ) -> Result<(Consumer, bool), AccessConsumers> {
     const PUT: &str = "INSERT INTO consumer
-            (owner, name, person, types, subjects, ordered, lease_seconds, retry_seconds, position)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+            (owner, name, person, types, subjects, ordered, lease_seconds, retry_seconds, position, versions)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $11
         WHERE (SELECT count(*) FROM consumer WHERE owner = $1 AND name IS NOT NULL) < $10
             OR EXISTS (SELECT FROM consumer WHERE owner = $1 AND name = $2)
         ON CONFLICT (owner, name) DO UPDATE SET person = excluded.person, types = excluded.types,
             subjects = excluded.subjects, ordered = excluded.ordered, lease_seconds = excluded.lease_seconds,
-            retry_seconds = excluded.retry_seconds
+            retry_seconds = excluded.retry_seconds, versions = excluded.versions
         RETURNING consumer.*, xmax = 0 AS is_new";
     let put = sqlx::query(PUT)
         .bind(owner)
@@ -125,7 +130,8 @@ pub async fn put(
         .bind(settings.lease_seconds)
         .bind(&settings.retry_seconds)
         .bind(position)
-        .bind(max);
+        .bind(max)
+        .bind(Json(&settings.versions));
     let row = in_time(put.fetch_optional(pool)).await.map_err(AccessConsumers::QueryConsumers)?;
     let row = row.ok_or(AccessConsumers::LimitConsumers { max })?;
     let read = |row: &PgRow| Ok((Consumer::from_row(row)?, row.try_get("is_new")?));
@@ -140,18 +146,21 @@ pub(crate) async fn insert(
     position: i64,
 ) -> Result<i64, sqlx::Error> {
     const INSERT: &str = "INSERT INTO consumer
-            (owner, person, types, subjects, ordered, lease_seconds, retry_seconds, position)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
+            (owner, person, types, subjects, ordered, lease_seconds, retry_seconds, position, versions)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id";
     let insert = sqlx::query_scalar(INSERT).bind(owner).bind(&settings.person).bind(texts(&settings.types));
     let insert = insert.bind(&settings.subjects).bind(settings.ordered).bind(settings.lease_seconds);
-    insert.bind(&settings.retry_seconds).bind(position).fetch_one(connection).await
+    let insert = insert.bind(&settings.retry_seconds).bind(position).bind(Json(&settings.versions));
+    insert.fetch_one(connection).await
 }
 
 /// Writes down what a consumer wants now.
 pub(crate) async fn change(connection: &mut PgConnection, id: i64, settings: &Settings) -> Result<(), sqlx::Error> {
-    const CHANGE: &str = "UPDATE consumer SET person = $2, types = $3, subjects = $4, retry_seconds = $5 WHERE id = $1";
+    const CHANGE: &str = "UPDATE consumer
+        SET person = $2, types = $3, subjects = $4, retry_seconds = $5, versions = $6 WHERE id = $1";
     let change = sqlx::query(CHANGE).bind(id).bind(&settings.person).bind(texts(&settings.types));
-    change.bind(&settings.subjects).bind(&settings.retry_seconds).execute(connection).await?;
+    let change = change.bind(&settings.subjects).bind(&settings.retry_seconds).bind(Json(&settings.versions));
+    change.execute(connection).await?;
     Ok(())
 }
 
@@ -218,6 +227,7 @@ impl FromRow<'_, PgRow> for Consumer {
             person: row.try_get("person")?,
             types: types.map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
             subjects: row.try_get("subjects")?,
+            versions: row.try_get::<Json<_>, _>("versions")?.0,
             ordered: row.try_get("ordered")?,
             lease_seconds: row.try_get("lease_seconds")?,
             retry_seconds: row.try_get("retry_seconds")?,

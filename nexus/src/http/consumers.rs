@@ -3,6 +3,7 @@
 pub(super) mod dead_letters;
 mod leases;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -20,6 +21,7 @@ use crate::consumers::store::{self, AccessConsumers, Settings, texts};
 use crate::consumers::{Consumer, Standing};
 use crate::events::audience::room_of_person;
 use crate::events::{Registry, Violation};
+use crate::log::Versions;
 use crate::position::Position;
 use crate::problem::ApiError;
 use crate::realtime::subscription::{Asked, Filter};
@@ -104,6 +106,9 @@ struct Wanted {
     types: Vec<String>,
     /// Only these subjects, 1 to 128; all by default.
     subjects: Option<Vec<String>>,
+    /// The version of a type in which its events are to come, by type; the current one, also of later on, by default.
+    #[serde(default)]
+    versions: BTreeMap<String, u16>,
     /// Whether an event waits until the one before it of the same subject is acknowledged or a dead letter.
     #[serde(default)]
     ordered: bool,
@@ -136,6 +141,8 @@ struct Listed {
     types: Vec<String>,
     /// Only these subjects; null for all.
     subjects: Option<Vec<String>>,
+    /// The versions that it asks for, by type.
+    versions: BTreeMap<String, u16>,
     /// Whether events of one subject wait for one another.
     ordered: bool,
     /// How long a lease lasts when its taker does not say.
@@ -265,10 +272,11 @@ fn checked(name: String) -> Result<String, ApiError> {
 }
 
 fn settings(registry: &Arc<Registry>, wanted: Wanted, person: Option<String>) -> Result<Settings, ApiError> {
-    let Wanted { types, subjects, ordered, lease_seconds, retry_seconds, after: _ } = wanted;
+    let Wanted { types, subjects, versions, ordered, lease_seconds, retry_seconds, after: _ } = wanted;
     let mut violations = Vec::new();
     let filter = Filter::read(registry, Asked { types, subjects, ..Asked::default() });
     let filter = filter.map_err(|error| violations.push(Violation::new("", error.to_string())));
+    violations.extend(refused_versions(registry, &versions));
     violations.extend(refused_lease("/lease_seconds", lease_seconds));
     violations.extend(retry_seconds.as_deref().and_then(refused_waits));
     match filter {
@@ -276,12 +284,18 @@ fn settings(registry: &Arc<Registry>, wanted: Wanted, person: Option<String>) ->
             person,
             types: filter.patterns().to_vec(),
             subjects: filter.subjects().map(<[String]>::to_vec),
+            versions,
             ordered,
             lease_seconds,
             retry_seconds,
         }),
         _ => Err(ApiError::InvalidDocument(violations)),
     }
+}
+
+pub(super) fn refused_versions(registry: &Registry, asked: &BTreeMap<String, u16>) -> Option<Violation> {
+    let refused = Versions::read(registry, asked).err()?;
+    Some(Violation::new("/versions", refused.to_string()))
 }
 
 fn refused_lease(path: &str, seconds: i32) -> Option<Violation> {
@@ -305,6 +319,7 @@ fn listed(state: &AppState, consumer: Consumer) -> Listed {
         sees: if settings.person.is_none() { "everything" } else { "owner" },
         types: texts(&settings.types),
         subjects: settings.subjects,
+        versions: settings.versions,
         ordered: settings.ordered,
         lease_seconds: settings.lease_seconds,
         retry_seconds,

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::consumers::{Content, Delivery};
+use crate::consumers::{Consumer, Content, Delivery};
+use crate::events::Registry;
 use crate::position::Position;
 
 /// One message.
@@ -20,9 +21,12 @@ pub struct Message {
 
 impl Message {
     /// The message of a delivery. A gap is told as an event of the type `nexus.gap`, which nobody can publish.
-    pub fn of(delivery: Delivery, now: Timestamp) -> Self {
+    pub fn of(registry: &Registry, consumer: &Consumer, delivery: Delivery, now: Timestamp) -> Self {
         match delivery.content {
-            Content::Event { key, encoded } => Self { id: format!("evt_{}", key.simple()), body: encoded },
+            Content::Event { key, event } => {
+                let body = consumer.text(registry, &event, delivery.position);
+                Self { id: format!("evt_{}", key.simple()), body }
+            }
             Content::Gap { from } => Self::gap(from, delivery.position, now),
         }
     }

@@ -150,7 +150,7 @@ async fn disable(state: &AppState, webhook: &Webhook, reason: Disabled) -> Resul
 /// been; the receiver may get it twice.
 async fn deliver(state: AppState, webhook: Arc<Webhook>, delivery: Delivery) {
     let Some(lease) = delivery.lease else { return };
-    let message = Message::of(delivery, Timestamp::now());
+    let message = Message::of(&state.registry, &webhook.consumer, delivery, Timestamp::now());
     let deadline = Duration::from_secs(state.config.webhooks.attempt_seconds);
     let settled = tokio::select! {
         outcome = state.receivers.attempt(&webhook, &message, deadline) => settle(&state, &webhook, lease, outcome).await,

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::client::{HS256_KEY, token, token_of};
+use crate::support::consumers::{self, Consumer};
 use crate::support::event_source::EventSource;
+use crate::support::receiver::{Got, Receiver, Webhook};
 use crate::support::socket::Socket;
 use crate::support::{World, event, socket_io};
 
@@ -121,6 +123,43 @@ async fn each_reader_is_given_events_in_the_version_that_it_asks_for() {
         let page = socket.command(json!({"command": "history", "versions": wanted})).await;
         assert_eq!(history(&page["result"]), given, "{query} of its history");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consumers_and_webhooks_are_given_events_in_the_version_that_they_ask_for() {
+    let world = World::new().await;
+    let client = world.nexus_of(registry()).await.client;
+    for (id, version) in [("a", 1), ("b", 2), ("c", 3)] {
+        client.publish(&parcel(id, version, &data(version))).await;
+    }
+    let asked = [
+        ("current", json!({}), [3, 3, 3]),
+        ("second", json!({"parcel.sent": 2}), [2, 2, 3]),
+        ("first", json!({"parcel.sent": 1}), [1, 2, 3]),
+    ];
+    for (name, asked, given) in asked {
+        let settings = json!({"types": ["parcel.*"], "versions": asked, "after": "1.0", "retry_seconds": []});
+        let consumer = Consumer::new(&client, name, settings.clone()).await;
+        assert_eq!(consumer.get("").await.body["versions"], asked);
+        let leased = consumer.lease(3).await;
+        assert_eq!(versions(leased.iter().map(|leased| &leased["event"])), given, "{asked} of a consumer");
+        consumer.give_back(&leased).await;
+        let dead = consumer.get("/dead-letters").await.body;
+        let dead = dead["dead_letters"].as_array().expect("a list");
+        assert_eq!(versions(dead.iter().map(|letter| &letter["event"])), given, "{asked} of its dead letters");
+
+        let receiver = Receiver::accepting().await;
+        let webhook = Webhook::new(&client, &receiver.url(), settings).await;
+        let events: Vec<Value> = receiver.until(3).await.iter().map(Got::event).collect();
+        assert_eq!(versions(&events), given, "{asked} of a webhook");
+        // What is changed otherwise leaves the versions as they are.
+        assert_eq!(webhook.change(json!({"description": "one"})).await.body["versions"], asked);
+        let changed = webhook.change(json!({"versions": {"parcel.sent": 2}})).await;
+        assert_eq!(changed.body["versions"], json!({"parcel.sent": 2}), "{}", changed.text);
+        assert_eq!(webhook.change(json!({"versions": {"parcel.sent": 4}})).await.violations(), ["/versions"]);
+    }
+    let settings = json!({"types": ["parcel.*"], "versions": {"parcel.lost": 1}});
+    assert_eq!(consumers::put(&client, "wrong", &settings).await.violations(), ["/versions"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,7 @@ use super::{NAME, OWNER, OwnerQuery, find, may_take};
 use crate::auth::{Caller, ConsumersWrite, Scope};
 use crate::consumers::metrics::Kind;
 use crate::consumers::{Consumer, Delivery, dead_letters};
+use crate::events::Registry;
 use crate::events::Violation;
 use crate::position::Position;
 use crate::problem::ApiError;
@@ -144,14 +145,15 @@ pub(in crate::http) async fn page(
     let list = list.map_err(ApiError::unavailable)?;
     let is_full = i64::try_from(list.len()).is_ok_and(|count| count == PAGE_LETTERS);
     let next = list.last().filter(|_| is_full).map(|last| last.position);
-    let dead_letters = list.into_iter().map(letter).collect::<Result<_, _>>()?;
+    let dead_letters =
+        list.into_iter().map(|delivery| letter(&state.registry, consumer, delivery)).collect::<Result<_, _>>()?;
     Ok(Json(DeadLetters { dead_letters, next }))
 }
 
-fn letter(delivery: Delivery) -> Result<DeadLetter, ApiError> {
+fn letter(registry: &Registry, consumer: &Consumer, delivery: Delivery) -> Result<DeadLetter, ApiError> {
     let (position, attempts, dead_at) = (delivery.position, delivery.attempts, delivery.dead_at);
     let last_error = delivery.last_error.clone();
-    Ok(DeadLetter { position, attempts, dead_at, last_error, content: content(delivery)? })
+    Ok(DeadLetter { position, attempts, dead_at, last_error, content: content(registry, consumer, delivery)? })
 }
 
 async fn redrive_letters(

@@ -22,8 +22,8 @@ use crate::consumers::delivery::Lease;
 use crate::consumers::fill::{Asker, fill};
 use crate::consumers::lease::{self, Delay, Failure, Settled};
 use crate::consumers::metrics::Kind;
-use crate::consumers::{Content, Delivery};
-use crate::events::Violation;
+use crate::consumers::{Consumer, Content, Delivery};
+use crate::events::{Registry, Violation};
 use crate::position::Position;
 use crate::problem::ApiError;
 
@@ -199,7 +199,9 @@ async fn take(
         let leased = leased.map_err(ApiError::unavailable)?;
         if !leased.is_empty() || Instant::now() >= deadline || state.draining.is_cancelled() {
             state.metrics.deliveries.count(Kind::Consumer, "leased", leased.len());
-            return Ok(Json(Leased { deliveries: leased.into_iter().map(document).collect::<Result<_, _>>()? }));
+            let deliveries = leased.into_iter().map(|delivery| document(&state.registry, &consumer, delivery));
+            let deliveries = deliveries.collect::<Result<_, _>>()?;
+            return Ok(Json(Leased { deliveries }));
         }
         tokio::time::sleep(LOOK_PAUSE).await;
         let _ = timeout_at(deadline.min(Instant::now() + LOOK_PERIOD), moved.changed()).await;
@@ -221,16 +223,21 @@ fn check(asked: &Asked) -> Result<(), ApiError> {
     if violations.is_empty() { Ok(()) } else { Err(ApiError::InvalidDocument(violations)) }
 }
 
-fn document(delivery: Delivery) -> Result<LeasedDelivery, ApiError> {
+fn document(registry: &Registry, consumer: &Consumer, delivery: Delivery) -> Result<LeasedDelivery, ApiError> {
     let lease = delivery.lease.map(|lease| lease.to_string()).unwrap_or_default();
     let (leased_until, attempt) = (delivery.leased_until, delivery.attempts);
-    Ok(LeasedDelivery { lease, leased_until, attempt, content: content(delivery)? })
+    Ok(LeasedDelivery { lease, leased_until, attempt, content: content(registry, consumer, delivery)? })
 }
 
-pub(super) fn content(delivery: Delivery) -> Result<ContentDocument, ApiError> {
+pub(super) fn content(
+    registry: &Registry,
+    consumer: &Consumer,
+    delivery: Delivery,
+) -> Result<ContentDocument, ApiError> {
     match delivery.content {
-        Content::Event { encoded, .. } => {
-            serde_json::from_slice(&encoded).map(ContentDocument::Event).map_err(ApiError::internal)
+        Content::Event { event, .. } => {
+            let text = consumer.text(registry, &event, delivery.position);
+            serde_json::from_slice(&text).map(ContentDocument::Event).map_err(ApiError::internal)
         }
         Content::Gap { from } => Ok(ContentDocument::Gap { from, to: delivery.position }),
     }

@@ -1,5 +1,7 @@
 //! Webhooks as callers write and read them.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use reqwest::Url;
 use schemars::JsonSchema;
@@ -7,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use super::super::AppState;
-use super::super::consumers::refused_waits;
+use super::super::consumers::{refused_versions, refused_waits};
 use crate::consumers::Standing;
 use crate::consumers::store::{Settings, standing, texts};
 use crate::events::Violation;
@@ -30,6 +32,9 @@ pub(super) struct NewWebhook {
     types: Vec<String>,
     /// Only these subjects, 1 to 128; all by default.
     subjects: Option<Vec<String>>,
+    /// The version of a type in which its events are to come, by type; the current one, also of later on, by default.
+    #[serde(default)]
+    versions: BTreeMap<String, u16>,
     /// For people, up to 2048 bytes.
     #[serde(default)]
     description: String,
@@ -55,6 +60,8 @@ pub(super) struct Change {
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Option<Vec<String>>")]
     subjects: Option<Option<Vec<String>>>,
+    /// The versions in which events are to come, by type.
+    versions: Option<BTreeMap<String, u16>>,
     /// For people.
     description: Option<String>,
     /// Waits after each failed attempt, in seconds; null for those by default.
@@ -73,11 +80,12 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 impl Change {
     /// The whole webhook, as it is to be.
     pub(super) fn over(self, webhook: &Webhook) -> NewWebhook {
-        let Settings { types, subjects, retry_seconds, .. } = &webhook.consumer.settings;
+        let Settings { types, subjects, versions, retry_seconds, .. } = &webhook.consumer.settings;
         NewWebhook {
             url: self.url.unwrap_or_else(|| webhook.url.clone()),
             types: self.types.unwrap_or_else(|| texts(types)),
             subjects: self.subjects.unwrap_or_else(|| subjects.clone()),
+            versions: self.versions.unwrap_or_else(|| versions.clone()),
             description: self.description.unwrap_or_else(|| webhook.description.clone()),
             retry_seconds: self.retry_seconds.unwrap_or_else(|| retry_seconds.clone()),
             after: None,
@@ -101,6 +109,8 @@ pub(super) struct Listed {
     types: Vec<String>,
     /// Only these subjects; null for all.
     subjects: Option<Vec<String>>,
+    /// The versions that it asks for, by type.
+    versions: BTreeMap<String, u16>,
     /// Waits after each failed attempt, in seconds.
     retry_seconds: Vec<i32>,
     created_at: Timestamp,
@@ -154,13 +164,14 @@ pub(super) fn written(
     person: Option<String>,
     token: Token,
 ) -> Result<Written, ApiError> {
-    let NewWebhook { url, types, subjects, description, retry_seconds, after: _, secret: _ } = new;
+    let NewWebhook { url, types, subjects, versions, description, retry_seconds, after: _, secret: _ } = new;
     let mut violations = Vec::new();
     violations.extend(refused_url(state, &url).map(|message| Violation::new("/url", message)));
     if description.len() > TEXT_BYTES_MAX || description.contains('\0') {
         let message = format!("must have at most {TEXT_BYTES_MAX} bytes, none of them zero");
         violations.push(Violation::new("/description", message));
     }
+    violations.extend(refused_versions(&state.registry, &versions));
     violations.extend(retry_seconds.as_deref().and_then(refused_waits));
     match Filter::read(&state.registry, Asked { types, subjects, ..Asked::default() }) {
         Ok(filter) if violations.is_empty() => {
@@ -168,6 +179,7 @@ pub(super) fn written(
                 person,
                 types: filter.patterns().to_vec(),
                 subjects: filter.subjects().map(<[String]>::to_vec),
+                versions,
                 ordered: true,
                 // The time of an attempt is a setting of the pod that makes it.
                 lease_seconds: 1,
@@ -211,6 +223,7 @@ pub(super) fn listed(state: &AppState, webhook: &Webhook) -> Listed {
         sees: if settings.person.is_none() { "everything" } else { "owner" },
         types: texts(&settings.types),
         subjects: settings.subjects.clone(),
+        versions: settings.versions.clone(),
         retry_seconds: webhook.consumer.retry_seconds(&state.config.webhooks.retry_seconds).to_vec(),
         created_at: webhook.created_at,
         previous_secret_until: webhook.previous_until().filter(|until| *until > Timestamp::now()),

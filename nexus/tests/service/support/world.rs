@@ -13,6 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use uuid::Uuid;
 
 use super::client::{Client, HS256_KEY};
+use super::receiver::allow_loopback;
 use super::until;
 
 /// One data layer: a migrated schema, a Redis prefix, a Mongo database.
@@ -82,7 +83,9 @@ impl World {
     /// An instance that has these event types, ready.
     pub(crate) async fn nexus_of(&self, registry: Registry) -> Instance {
         migrate(&self.config.database, &registry).await.expect("the types are registered");
-        let nexus = Nexus::start_with(self.config.clone(), registry).await.expect("the settings are right");
+        let mut config = self.config.clone();
+        allow_loopback(&mut config);
+        let nexus = Nexus::start_with(config, registry).await.expect("the settings are right");
         Instance::of(nexus).ready().await
     }
 
