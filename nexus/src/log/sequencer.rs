@@ -99,8 +99,7 @@ impl Sequencer {
     }
 
     async fn lead_on_connection(&self) -> Result<std::convert::Infallible, LeadLog> {
-        let settings =
-            [("idle_session_timeout", GHOST_SESSION_TIMEOUT), ("lock_timeout", LOCK_TIMEOUT), ("jit", "off")];
+        let settings = [("idle_session_timeout", GHOST_SESSION_TIMEOUT), ("lock_timeout", LOCK_TIMEOUT)];
         let options = self.connect.clone().options(settings);
         let mut connection =
             step(async { PgConnection::connect_with(&options).await.map_err(LeadLog::ConnectDatabase) }).await?;
