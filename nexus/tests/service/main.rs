@@ -11,6 +11,7 @@ mod caches;
 mod chaos;
 mod consumers;
 mod consumers_bounds;
+mod curl;
 mod documents;
 mod event_stream;
 mod event_types;

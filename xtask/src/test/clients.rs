@@ -1,4 +1,4 @@
-//! The clients from the npm registry, and the browser, that the service tests run against Nexus.
+//! The clients from the npm registry, the browser and `curl`, which the service tests run against Nexus.
 
 use crate::output::Step;
 use crate::{packages, run, store};
@@ -13,6 +13,9 @@ const MANIFESTS: [&str; 2] = ["package.json", "package-lock.json"];
 pub fn installed() -> Result<PathBuf> {
     if !run::exists("chromium-headless-shell") {
         packages::ensure(&["chromium-headless-shell"])?;
+    }
+    if !run::exists("curl") {
+        packages::ensure(&["curl"])?;
     }
     // The makers of Node ship npm with it; Debian's packages are two.
     if !run::exists("node") || !run::exists("npm") {
