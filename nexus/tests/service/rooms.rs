@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::event_source::EventSource;
 use crate::support::people::{ANN, BOB, CAT, as_person, enrolled, lesson, named, open};
+use crate::support::proxy::Proxy;
 use crate::support::socket::{Opening, Socket, ids};
 use crate::support::{Client, World, event, people, socket_io, token, until};
 
@@ -181,6 +182,23 @@ async fn who_was_on_a_pod_that_stops_is_there_no_more_and_redis_may_forget() {
     assert_eq!(forgotten, 2);
     assert_eq!(presence(&one.client, "course/c1").await["people"], 0);
     until_present(&one.client, "course/c1", &["tester"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_on_a_pod_of_which_nothing_is_heard_is_there_no_more_until_it_is_heard_of() {
+    let world = World::new().await;
+    let one = world.nexus().await;
+    let (redis, url) = Proxy::before(world.config.redis_url.expose()).await;
+    let two = world.nexus_with(|config| config.redis_url = url.as_str().into()).await;
+    one.client.publish(&enrolled(ANN, "c1")).await;
+    let mut ann = open(&two.client, ANN).await;
+    until("the room to be open", async || join(&mut ann, "course/c1").await.get("result").map(drop)).await;
+    until_present(&one.client, "course/c1", &[ANN]).await;
+    // Nobody says that she has left: as when the pod is killed.
+    redis.cut();
+    until_present(&one.client, "course/c1", &[]).await;
+    redis.mend();
+    until_present(&one.client, "course/c1", &[ANN]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

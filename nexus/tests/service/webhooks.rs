@@ -296,6 +296,24 @@ async fn what_a_pod_left_behind_is_delivered_when_its_lease_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_an_answer_that_never_ends_no_more_is_read_than_one_needs_to_know() {
+    let world = World::new().await;
+    let change = |config: &mut nexus::config::Config| {
+        allow_loopback(config);
+        // Longer than this test waits.
+        config.webhooks.attempt_seconds = 600;
+    };
+    let client = world.nexus_with(change).await.client;
+    let receiver = Receiver::start(|_, _| Reply::Endless).await;
+    let webhook = Webhook::new(&client, &receiver.url(), json!({})).await;
+    publish(&client, &["a1", "a2"]).await;
+    // The second of a subject goes out when the first is settled.
+    receiver.until(2).await;
+    webhook.until("both to be settled", |shown| shown["pending"] == 0).await;
+    assert_eq!(receiver.ids(), ["a1", "a2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_never_ends_costs_no_more_than_an_attempt() {
     let world = World::new().await;
     let change = |config: &mut nexus::config::Config| {
