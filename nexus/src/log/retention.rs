@@ -47,23 +47,29 @@ pub fn expired(partitions: &[Partition], head: i64, events_min: i64, outdated: i
     partitions.iter().filter(may_go).copied().collect()
 }
 
-/// Looks through the log whenever it has grown by a partition, and in every period, until shutdown.
+/// The head at which the oldest partition that stays may go by its number.
+fn next_drop(partitions: &[Partition], dropped: usize, events_min: i64) -> Option<i64> {
+    partitions.get(dropped).map(|oldest| oldest.end - 1 + events_min)
+}
+
+/// Looks through the log when the next partition may go, and in every period, until shutdown.
 pub(crate) async fn run(pool: PgPool, tail: Tail, keep: Keep, shutdown: CancellationToken) {
     let step = partition_entries(keep.events_min);
     let mut head = tail.subscribe();
     loop {
-        let period = match tokio::time::timeout(RUN_DEADLINE, drop_expired(&pool, keep)).await {
-            Ok(Ok(())) => PERIOD,
+        // Before the run: what is written meanwhile counts.
+        let grown = *head.borrow() + step;
+        let (period, next) = match tokio::time::timeout(RUN_DEADLINE, drop_expired(&pool, keep)).await {
+            Ok(Ok(next)) => (PERIOD, next.unwrap_or(grown)),
             Ok(Err(error)) => {
                 tracing::debug!(error = %Chain(&error), "old events stay for now");
-                RETRY_PERIOD
+                (RETRY_PERIOD, grown)
             }
             Err(_) => {
                 tracing::debug!("old events stay for now: the database did not answer");
-                RETRY_PERIOD
+                (RETRY_PERIOD, grown)
             }
         };
-        let next = *head.borrow() + step;
         tokio::select! {
             _ = tokio::time::timeout(period, head.wait_for(|head| *head >= next)) => {}
             () = shutdown.cancelled() => return,
@@ -71,15 +77,15 @@ pub(crate) async fn run(pool: PgPool, tail: Tail, keep: Keep, shutdown: Cancella
     }
 }
 
-/// One pod at a time; the others find nothing left to do.
-async fn drop_expired(pool: &PgPool, keep: Keep) -> Result<(), ManagePartitions> {
+/// One pod at a time; the others find nothing left to do. Answers the head at which there is more to do, where it knows.
+async fn drop_expired(pool: &PgPool, keep: Keep) -> Result<Option<i64>, ManagePartitions> {
     const LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema || '.retention', 0))";
     let list_failed = ManagePartitions::ListPartitions;
     // The lock's connection is another than the one that drops: each drop is a transaction of its own.
     let mut lock = pool.begin().await.map_err(list_failed)?;
     let alone: bool = sqlx::query_scalar(LOCK).fetch_one(&mut *lock).await.map_err(list_failed)?;
     if !alone {
-        return Ok(());
+        return Ok(None);
     }
     let mut connection = pool.acquire().await.map_err(list_failed)?;
     connection.ping().await.map_err(list_failed)?;
@@ -90,11 +96,12 @@ async fn drop_expired(pool: &PgPool, keep: Keep) -> Result<(), ManagePartitions>
         Some(hours_max) => partitions::outdated(&mut connection, &partitions, hours_max).await?,
         None => 0,
     };
-    for partition in expired(&partitions, head, keep.events_min, outdated) {
+    let expired = expired(&partitions, head, keep.events_min, outdated);
+    for &partition in &expired {
         partitions::drop_with_keys(&mut connection, partition).await?;
         tracing::info!(log.oldest = partition.end, "retention dropped a partition of the log");
     }
-    Ok(())
+    Ok(next_drop(&partitions, expired.len(), keep.events_min))
 }
 
 #[cfg(test)]
@@ -131,6 +138,11 @@ mod tests {
         assert_eq!(expired(&partitions, 1_999, 1_000, 0), []);
         assert_eq!(expired(&partitions, 2_000, 1_000, 0), partitions[..1]);
         assert_eq!(expired(&partitions, 3_000, 1_000, 0), partitions);
+        for (head, next) in [(1_999, 2_000), (2_000, 3_000), (2_999, 3_000)] {
+            let gone = expired(&partitions, head, 1_000, 0).len();
+            assert_eq!(next_drop(&partitions, gone, 1_000), Some(next), "at {head}");
+        }
+        assert_eq!(next_drop(&partitions, 2, 1_000), None);
     }
 
     #[test]
