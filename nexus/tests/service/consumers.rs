@@ -55,8 +55,8 @@ async fn a_consumer_begins_where_it_says_and_goes_on_from_where_it_stands() {
     let changed = json!({"types": ["**"], "after": "1.0", "lease_seconds": 60, "retry_seconds": [7], "ordered": true});
     let answer = crate::support::consumers::put(&client, "old", &changed).await;
     let wanted = json!({
-        "name": "old", "owner": "tester", "sees": "everything", "types": ["**"], "subjects": null, "ordered": true,
-        "lease_seconds": 60, "retry_seconds": [7], "position": "1.3", "head": "1.3", "pending": 2, "dead_letters": 0,
+        "name": "old", "owner": "tester", "sees": "everything", "types": ["**"], "subjects": null, "versions": {},
+        "ordered": true, "lease_seconds": 60, "retry_seconds": [7], "position": "1.3", "head": "1.3", "pending": 2, "dead_letters": 0,
     });
     assert_eq!((answer.status, answer.body), (200, wanted));
     let listed = client.get("/v1/consumers").await.body;
