@@ -16,8 +16,7 @@ use super::{NAME, OWNER, OwnerQuery, find, may_take};
 use crate::auth::{Caller, ConsumersWrite, Scope};
 use crate::consumers::metrics::Kind;
 use crate::consumers::{Consumer, Delivery, dead_letters};
-use crate::events::Registry;
-use crate::events::Violation;
+use crate::events::{Registry, Violation};
 use crate::position::Position;
 use crate::problem::ApiError;
 
