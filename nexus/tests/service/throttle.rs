@@ -22,6 +22,16 @@ async fn ask(client: &Client) -> Answer {
     client.get("/v1/events?limit=1").await
 }
 
+/// So much can have come back since then, at most.
+fn back(since: Instant, per_second: u32) -> f64 {
+    (since.elapsed().as_secs_f64() * f64::from(per_second)).ceil()
+}
+
+/// What is left, as the answer tells it.
+fn left(answer: &Answer) -> Option<f64> {
+    answer.header("ratelimit")?.split(';').find_map(|part| part.strip_prefix("r=")?.parse().ok())
+}
+
 /// Asks until it is refused, in turns; the refusal.
 async fn until_refused(clients: &[&Client]) -> Answer {
     let begun = Instant::now();
@@ -30,7 +40,7 @@ async fn until_refused(clients: &[&Client]) -> Answer {
         let answer = ask(clients[passed as usize % clients.len()]).await;
         if answer.status != 200 {
             // What comes back while it is asked passes too.
-            let most = f64::from(BURST) + begun.elapsed().as_secs_f64() * f64::from(PER_SECOND) + 1.0;
+            let most = f64::from(BURST) + back(begun, PER_SECOND);
             assert!((f64::from(BURST)..=most).contains(&f64::from(passed)), "{passed} passed, at most {most}");
             return answer;
         }
@@ -43,10 +53,12 @@ async fn a_person_asks_so_often_over_all_pods_and_is_told_when_to_come_back() {
     let world = World::new().await;
     let (one, two) = (world.nexus_with(slowly).await, world.nexus_with(slowly).await);
     let (here, there) = (as_person(&one.client, ANN), as_person(&two.client, ANN));
+    let begun = Instant::now();
     let first = ask(&here).await;
     assert_eq!(first.header("ratelimit-policy"), Some("\"person\";q=10;w=2"));
     assert_eq!(first.header("ratelimit"), Some("\"person\";r=9;t=2"));
-    assert_eq!(ask(&there).await.header("ratelimit"), Some("\"person\";r=8;t=2"));
+    let second = left(&ask(&there).await).expect("it is told");
+    assert!((8.0..=8.0 + back(begun, PER_SECOND)).contains(&second), "{second}");
     // Another person has a bucket of his own, which is full.
     let refused = until_refused(&[&as_person(&one.client, BOB), &as_person(&two.client, BOB)]).await;
     assert_eq!(refused.problem(), (429, "rate_limited"));
@@ -70,15 +82,20 @@ async fn a_socket_is_told_in_an_error_frame_and_goes_on() {
     let instance = world.nexus_with(slowly).await;
     let mut socket = open(&instance.client, ANN).await;
     socket.subscribe(&["**"], None).await;
-    let refused = until("a command to be refused", async || {
+    let client = as_person(&instance.client, ANN);
+    // Fewer times than a bucket of its own would let pass: on a busy machine one place may come back in between.
+    let mut asked = 0;
+    let refused = until("a command to be refused, and what is asked then over HTTP", async || {
         let answer = socket.command(json!({"command": "ping"})).await;
-        answer.get("error").cloned()
+        let refused = answer.get("error")?.clone();
+        asked += 1;
+        assert!(asked < BURST, "the bucket is the same");
+        (ask(&client).await.status == 429).then_some(refused)
     })
     .await;
     assert_eq!(refused["code"], "rate_limited");
     let wait = refused["retry_after_ms"].as_u64().expect("a number");
     assert!((1..=201).contains(&wait), "{wait}");
-    assert_eq!(ask(&as_person(&instance.client, ANN)).await.status, 429, "the bucket is the same");
     until("a command to pass", async || socket.command(json!({"command": "ping"})).await.get("result").cloned()).await;
 }
 
@@ -87,12 +104,15 @@ async fn one_connection_is_bounded_whoever_has_it() {
     let world = World::new().await;
     let instance = world.nexus_with(|config| config.throttle.connection_commands_per_second = 2).await;
     let mut socket = Socket::open(instance.nexus.address()).await;
-    let mut answers = Vec::new();
-    for _ in 0..5 {
-        answers.push(socket.command(json!({"command": "ping"})).await);
-    }
-    assert!(answers[..4].iter().all(|answer| answer.get("result").is_some()), "{answers:?}");
-    assert_eq!(answers[4]["error"]["code"], "rate_limited");
+    let begun = Instant::now();
+    let mut passed = 0.0;
+    let refused = until("a command to be refused", async || {
+        let answer = socket.command(json!({"command": "ping"})).await;
+        passed += 1.0;
+        answer.get("error").cloned()
+    });
+    assert_eq!(refused.await["code"], "rate_limited");
+    assert!((5.0..=5.0 + back(begun, 2)).contains(&passed), "{passed}");
     let mut other = Socket::open(instance.nexus.address()).await;
     assert!(other.command(json!({"command": "ping"})).await.get("result").is_some());
 }
