@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::partitions::{self, ManagePartitions, Partition};
 use super::publisher::Groups;
 use super::queue::Group;
-use super::stamp::Stamper;
+use super::stamp::{Committed, Stamper};
 use super::tail::Tail;
 use super::wake::Wake;
 use crate::chain::Chain;
@@ -106,20 +106,31 @@ impl Sequencer {
         while !step(take_lock(&mut connection)).await? {
             tokio::time::sleep(CANDIDATE_PERIOD).await;
         }
-        let mut room = step(self.make_room(&mut connection)).await?;
+        let mut leader = Leader { room: step(self.make_room(&mut connection)).await?, stamper: Stamper::default() };
         self.wake.set_leading(true);
         tracing::info!("this pod's sequencer leads");
-        let (mut stamper, mut group) = (Stamper::default(), Group::default());
+        let (mut group, mut before) = (Group::default(), Batch::default());
         loop {
+            let head = before.head;
             if group.is_empty() {
                 group = self.groups.take();
             }
-            match self.stamp(&mut connection, &mut stamper, &mut group).await? {
-                Some(head) if room.is_short(head, self.partition_entries) => {
-                    room = step(self.make_room(&mut connection)).await?;
+            if group.is_empty() {
+                self.tell(mem::take(&mut before)).await;
+            }
+            // What waits is sent first. While Postgres works at it, this pod tells of the batch before.
+            let next = self.stamp(&mut connection, &mut leader, head, &mut group);
+            let (batch, ()) = tokio::join!(biased; next, self.tell(before));
+            before = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    self.groups.answer_unknown(group).await;
+                    return Err(error);
                 }
-                Some(_) => {}
-                None => self.wait_for_work().await,
+            };
+            if before.head.is_none() {
+                self.tell(mem::take(&mut before)).await;
+                self.wait_for_work().await;
             }
         }
     }
@@ -136,18 +147,26 @@ impl Sequencer {
         partitions::make_ahead(connection, self.partition_entries).await.map_err(LeadLog::MakePartitions)
     }
 
-    /// Stamps a batch of the outbox, and the group if that is all of it. Takes the group when it is answered, or handed
-    /// on to be. Says how far the log goes now; nothing when it did not grow.
+    /// Makes room after `head` where it is short, then stamps a batch of the outbox, and the group if that is all of it.
+    /// Takes the group when it is in the batch, or handed on to be committed apart.
     async fn stamp(
         &self,
         connection: &mut PgConnection,
-        by: &mut Stamper,
+        by: &mut Leader,
+        head: Option<i64>,
         group: &mut Group,
-    ) -> Result<Option<i64>, LeadLog> {
+    ) -> Result<Batch, LeadLog> {
+        if head.is_some_and(|head| by.room.is_short(head, self.partition_entries)) {
+            by.room = step(self.make_room(connection)).await?;
+        }
         let begun = SystemTime::now();
-        let batch = by.stamp(connection, self.tail.registry(), self.wake.channel(), group.events());
-        let stamped = match step(async { batch.await.map_err(LeadLog::StampEvents) }).await {
-            Ok(stamped) => stamped,
+        let batch = by.stamper.stamp(connection, self.wake.channel(), group.events());
+        match step(async { batch.await.map_err(LeadLog::StampEvents) }).await {
+            Ok(committed) => {
+                let head = committed.head(group.events());
+                let group = if committed.answers(group.events()) { mem::take(group) } else { Group::default() };
+                Ok(Batch { head, committed: Some((committed, begun)), group })
+            }
             // The connection lives, and nothing was stamped: the group must not hold up the outbox.
             Err(LeadLog::StampEvents(sqlx::Error::Database(refusal))) if !group.is_empty() => {
                 tracing::debug!(
@@ -155,26 +174,43 @@ impl Sequencer {
                     "a group is committed by way of the outbox"
                 );
                 self.groups.commit_apart(mem::take(group));
-                return Ok(None);
+                Ok(Batch::default())
             }
-            Err(error) => {
-                self.groups.answer_unknown(mem::take(group)).await;
-                return Err(error);
-            }
-        };
-        let head = stamped.entries.last().map(|entry| entry.seq);
-        if head.is_some() {
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells this pod, the others and the publishers what became of a batch.
+    async fn tell(&self, batch: Batch) {
+        let Some((committed, begun)) = batch.committed else { return };
+        let stamped = committed.read(self.tail.registry(), batch.group.events());
+        if !stamped.entries.is_empty() {
             self.metrics.stamped_batches.inc();
             self.metrics.stamped_events.inc_by(stamped.entries.len() as u64);
             self.traces.stamped(&stamped.entries, begun);
             self.tail.hand_over(stamped.epoch, stamped.entries);
             self.wake.log_grew();
         }
-        if let Some(outcomes) = stamped.outcomes {
-            self.groups.answer_stamped(mem::take(group), outcomes).await;
-        }
-        Ok(head)
+        self.groups.answer_stamped(batch.group, stamped.outcomes).await;
     }
+}
+
+/// What a leader keeps from one batch to the next.
+struct Leader {
+    /// The newest partition of the log.
+    room: Partition,
+    stamper: Stamper,
+}
+
+/// A batch that was committed, and of which nobody has been told yet.
+#[derive(Default)]
+struct Batch {
+    /// How far the log went with it; nothing when it did not grow.
+    head: Option<i64>,
+    /// What Postgres answered, and when it was asked; nothing when it refused.
+    committed: Option<(Committed, SystemTime)>,
+    /// The group in it, whose publishers wait.
+    group: Group,
 }
 
 /// Bounds a step, so that a dead connection cannot hold the lead for ever.

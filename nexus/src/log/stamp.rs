@@ -31,14 +31,23 @@ pub(super) enum Outcome {
     Duplicate,
 }
 
+/// A batch that was committed, as Postgres answered.
+#[derive(Debug)]
+pub(super) enum Committed {
+    /// The given events, and nothing else, follow this head.
+    New { head: Position, recorded_at: Timestamp },
+    /// What was stamped, and what became of the given events.
+    Each(Vec<Row>),
+}
+
 /// A batch that was committed.
 #[derive(Debug, Default)]
 pub(super) struct Stamped {
     pub(super) epoch: i32,
     /// The new entries of the log, in their order, without a hole.
     pub(super) entries: Vec<Arc<Entry>>,
-    /// What became of the given events, in their order; nothing when they have to wait for older ones of the outbox.
-    pub(super) outcomes: Option<Vec<Outcome>>,
+    /// What became of the given events, in their order; fewer when they have to wait for older ones of the outbox.
+    pub(super) outcomes: Vec<Outcome>,
 }
 
 // One statement, one transaction, one round trip.
@@ -117,7 +126,7 @@ SELECT place.epoch, place.seq, now() FROM place, moved";
 
 /// Epoch, place, number in the outbox, number among the given, time of the batch; then type, subject, audience and text,
 /// which are empty for a given event.
-type Row = (i32, Option<i64>, Option<i64>, Option<i64>, Option<Timestamp>, String, String, String, String);
+pub(super) type Row = (i32, Option<i64>, Option<i64>, Option<i64>, Option<Timestamp>, String, String, String, String);
 
 /// Stamps, over one connection.
 #[derive(Debug, Default)]
@@ -131,15 +140,14 @@ impl Stamper {
     pub(super) async fn stamp(
         &mut self,
         connection: &mut PgConnection,
-        registry: &Registry,
         channel: &str,
         given: &[NewEvent],
-    ) -> Result<Stamped, sqlx::Error> {
+    ) -> Result<Committed, sqlx::Error> {
         let columns = Columns::of(given);
         let all_may_be_new = self.duplicates_until.is_none_or(|until| until <= Instant::now());
         if !given.is_empty() && all_may_be_new {
             match columns.stamp_new(connection, channel).await {
-                Ok(Some(head)) => return Ok(new(registry, head, given)),
+                Ok(Some((head, recorded_at))) => return Ok(Committed::New { head, recorded_at }),
                 Ok(None) => {}
                 Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some(UNIQUE_VIOLATION) => {
                     self.duplicates_until = Some(Instant::now() + DUPLICATES_PERIOD);
@@ -147,8 +155,33 @@ impl Stamper {
                 Err(error) => return Err(error),
             }
         }
-        let rows = columns.stamp(connection, channel).await?;
-        Ok(read(registry, rows, given))
+        Ok(Committed::Each(columns.stamp(connection, channel).await?))
+    }
+}
+
+impl Committed {
+    /// How far the log goes now; nothing when it did not grow.
+    pub(super) fn head(&self, given: &[NewEvent]) -> Option<i64> {
+        match self {
+            Self::New { head, .. } => Some(head.seq + i64::try_from(given.len()).unwrap_or(i64::MAX)),
+            Self::Each(rows) => rows.iter().filter_map(|row| row.1).max(),
+        }
+    }
+
+    /// Whether it tells what became of the given events; not when they have to wait for older ones of the outbox.
+    pub(super) fn answers(&self, given: &[NewEvent]) -> bool {
+        match self {
+            Self::New { .. } => true,
+            Self::Each(rows) => rows.iter().filter(|row| row.3.is_some()).count() == given.len(),
+        }
+    }
+
+    /// What it says, read with the given events.
+    pub(super) fn read(self, registry: &Registry, given: &[NewEvent]) -> Stamped {
+        match self {
+            Self::New { head, recorded_at } => new(registry, (head, recorded_at), given),
+            Self::Each(rows) => each(registry, rows, given),
+        }
     }
 }
 
@@ -200,10 +233,10 @@ fn new(registry: &Registry, (head, recorded_at): (Position, Timestamp), given: &
         (entry, Outcome::Stamped(position))
     };
     let (entries, outcomes): (_, Vec<_>) = (head.seq + 1..).zip(given).map(place).unzip();
-    Stamped { epoch: head.epoch, entries, outcomes: Some(outcomes) }
+    Stamped { epoch: head.epoch, entries, outcomes }
 }
 
-fn read(registry: &Registry, rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
+fn each(registry: &Registry, rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
     let mut stamped = Stamped::default();
     let mut outcomes = vec![None; events.len()];
     for (epoch, seq, outbox_id, number, recorded_at, event_type, subject, audience, event) in rows {
@@ -225,7 +258,7 @@ fn read(registry: &Registry, rows: Vec<Row>, events: &[NewEvent]) -> Stamped {
         };
         stamped.entries.push(entry(registry, position, outbox_id, recorded_at, of, audience));
     }
-    stamped.outcomes = outcomes.into_iter().collect();
+    stamped.outcomes = outcomes.into_iter().flatten().collect();
     stamped
 }
 
