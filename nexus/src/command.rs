@@ -166,3 +166,28 @@ fn print_document(document: Document, event_types: &EventTypes) -> anyhow::Resul
 fn print_line(text: &str) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{text}").context("write to standard output")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The objects of a data layer that sets everything.
+    const OBJECTS: &str = include_str!("../../operator/tests/golden/nexus-settings/want.yaml");
+
+    #[test]
+    fn every_setting_that_the_operator_gives_is_read() {
+        let command = Command::command();
+        let serve = command.find_subcommand("serve").expect("a command");
+        let read = command.get_arguments().chain(serve.get_arguments()).filter_map(|argument| argument.get_env());
+        let read: BTreeSet<&str> = read.filter_map(|name| name.to_str()).collect();
+        let names = OBJECTS.lines().filter_map(|line| line.trim().strip_prefix("- name: "));
+        let given: BTreeSet<&str> =
+            names.filter(|name| name.starts_with("NEXUS_") || name.starts_with("OTEL_")).collect();
+        assert!(given.contains("NEXUS_PROXIES"), "{given:?}");
+        assert_eq!(given.difference(&read).collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
+}

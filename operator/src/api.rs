@@ -13,7 +13,7 @@ mod validate;
 
 pub use amount::Amount;
 pub use mongo::MongoSpec;
-pub use nexus::{AuthSpec, LimitsSpec, NexusSpec, RetentionSpec};
+pub use nexus::{AuthSpec, LimitsSpec, NexusSpec, RetentionSpec, TracesSpec, WebhooksSpec};
 pub use postgres::{Durability, PostgresSpec};
 pub use redis::RedisSpec;
 pub use schema::{crd, crd_yaml};

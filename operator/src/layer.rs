@@ -1,7 +1,7 @@
 //! A data layer as the plan sees it: every choice made, every default filled in. Plain data, made by `validate`;
 //! whoever holds one holds a spec that was accepted.
 
-use crate::api::{Amount, AzoraDataLayer};
+use crate::api::{Amount, AzoraDataLayer, LimitsSpec, RetentionSpec, TracesSpec, WebhooksSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use std::collections::BTreeMap;
 
@@ -119,12 +119,16 @@ pub struct Nexus {
     pub allowed_origins: Vec<String>,
     /// The ConfigMap with event types of the user, where there is one.
     pub event_types: Option<String>,
-    /// Events of history that are kept.
-    pub retention_events_min: i64,
-    /// Bytes of a request body.
-    pub body_bytes_max: i64,
-    /// Bytes of a frame.
-    pub frame_bytes_max: i64,
+    /// Seconds that a token may live, where it is checked.
+    pub token_seconds_max: Option<i64>,
+    /// How much of the event log is kept.
+    pub retention: RetentionSpec,
+    /// Bounds on what may be sent, asked and held open.
+    pub limits: LimitsSpec,
+    /// Where webhooks may be delivered to.
+    pub webhooks: WebhooksSpec,
+    /// Where traces go.
+    pub traces: TracesSpec,
 }
 
 impl Layer {

@@ -36,9 +36,17 @@ pub struct NexusSpec {
     #[serde(default)]
     pub retention: RetentionSpec,
 
-    /// Bounds on what one request may send.
+    /// Bounds on what may be sent, asked and held open.
     #[serde(default)]
     pub limits: LimitsSpec,
+
+    /// Where webhooks may be delivered to.
+    #[serde(default)]
+    pub webhooks: WebhooksSpec,
+
+    /// Where traces go.
+    #[serde(default)]
+    pub traces: TracesSpec,
 
     /// Compute resources of each replica.
     #[serde(default)]
@@ -70,6 +78,13 @@ pub struct AuthSpec {
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub audience: String,
+
+    /// Longest life of a token in seconds, from its `iat` to its `exp`. Tokens that live longer, or have no `iat`, are
+    /// refused, and revocations are forgotten when no token that they concern can count any more. Default: absent, which
+    /// means any life. Effect of a change: rolling restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub token_seconds_max: Option<i64>,
 }
 
 /// How much of the event log is kept.
@@ -81,6 +96,13 @@ pub struct RetentionSpec {
     #[serde(default = "RetentionSpec::default_events_min")]
     #[schemars(range(min = 1000))]
     pub events_min: i64,
+
+    /// Age in hours after which events go although fewer than `eventsMin` are left; the newest 1000 always stay.
+    /// Default: absent, which means that the number alone decides. Effect of a change: rolling restart; a lower number
+    /// removes history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 876_000))]
+    pub hours_max: Option<i64>,
 }
 
 impl RetentionSpec {
@@ -91,11 +113,13 @@ impl RetentionSpec {
 
 impl Default for RetentionSpec {
     fn default() -> Self {
-        Self { events_min: Self::default_events_min() }
+        Self { events_min: Self::default_events_min(), hours_max: None }
     }
 }
 
-/// Bounds on what one request may send.
+/// Bounds on what may be sent, asked and held open. Those on persons, services and addresses count over all replicas, and
+/// 0 is no bound. A person is a caller whose scopes all end with `:own`; every other one is a service. Whoever is above a
+/// bound is told when to come back. Effect of any change: rolling restart.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitsSpec {
@@ -108,6 +132,47 @@ pub struct LimitsSpec {
     #[serde(default = "LimitsSpec::default_frame_bytes_max")]
     #[schemars(range(min = 1024, max = 1_048_576))]
     pub frame_bytes_max: i64,
+
+    /// Real-time connections that one replica holds, each some 5 KiB of memory at rest. Default: 10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_max: Option<i64>,
+
+    /// Requests and commands of one person a second, twice as many at once. Default: 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub person_requests_per_second: Option<i64>,
+
+    /// Requests and commands of one service a second, twice as many at once. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub service_requests_per_second: Option<i64>,
+
+    /// Requests from one address a second, with whatever token, twice as many at once. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub address_requests_per_second: Option<i64>,
+
+    /// Commands on one real-time connection a second, twice as many at once. Default: 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub connection_commands_per_second: Option<i64>,
+
+    /// Open real-time connections of one person. Default: 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub person_connections_max: Option<i64>,
+
+    /// Open real-time connections from one address. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub address_connections_max: Option<i64>,
+
+    /// Proxies before Nexus, such as an ingress, each of which adds its client's address to `X-Forwarded-For`. Without the
+    /// right number all clients share the address of the last proxy. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 16))]
+    pub proxies: Option<i64>,
 }
 
 impl LimitsSpec {
@@ -122,6 +187,49 @@ impl LimitsSpec {
 
 impl Default for LimitsSpec {
     fn default() -> Self {
-        Self { body_bytes_max: Self::default_body_bytes_max(), frame_bytes_max: Self::default_frame_bytes_max() }
+        Self {
+            body_bytes_max: Self::default_body_bytes_max(),
+            frame_bytes_max: Self::default_frame_bytes_max(),
+            connections_max: None,
+            person_requests_per_second: None,
+            service_requests_per_second: None,
+            address_requests_per_second: None,
+            connection_commands_per_second: None,
+            person_connections_max: None,
+            address_connections_max: None,
+            proxies: None,
+        }
     }
+}
+
+/// Where webhooks may be delivered to: public addresses over https, and what is allowed here.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhooksSpec {
+    /// Networks that webhooks may reach although they are not public, as `10.1.0.0/16`, on any port. Default: none.
+    /// Effect of a change: rolling restart, and another network policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 64), regex(pattern = r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")))]
+    pub allow_networks: Vec<String>,
+
+    /// Whether webhooks may be delivered without TLS: everybody on the way can read them then. Default: `false`.
+    /// Effect of a change: rolling restart.
+    #[serde(default)]
+    pub allow_http: bool,
+}
+
+/// Where traces go. Whether a trace that somebody else began is kept, is for them to say in `traceparent`.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TracesSpec {
+    /// Address of a collector that takes OpenTelemetry's OTLP over HTTP, as `http://collector.tracing:4318`. Default:
+    /// empty, which means that nothing is traced. Effect of a change: rolling restart, and another network policy.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024), regex(pattern = r"^(https?://\S+)?$"))]
+    pub otlp_endpoint: String,
+
+    /// How many of a hundred traces that begin here are kept. Default: 100. Effect of a change: rolling restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub sample_percent: Option<i64>,
 }

@@ -1,11 +1,12 @@
 //! From a resource to an accepted `Layer`, or to the reasons why not. Pure. Holds the rules of the schema once more,
 //! for a cluster whose definition is older than the operator, and those that only the operator can tell.
 
+mod nexus;
 mod resources;
 
 use super::postgres::RESERVED_PARAMETERS;
 use super::{Amount, AzoraDataLayer, DeletionPolicy, Durability, Profile, StorageSpec};
-use crate::layer::{Layer, Mongo, Nexus, Postgres, Redis, Storage, Workload};
+use crate::layer::{Layer, Mongo, Postgres, Redis, Storage, Workload};
 use crate::settings::Surroundings;
 use resources::{Defaults, resolve};
 
@@ -51,7 +52,7 @@ pub fn validate(azora: &AzoraDataLayer, surroundings: &Surroundings) -> Result<L
     check_storage(&mut refusals, azora);
     check_postgres_parameters(&mut refusals, azora);
     check_redis_memory(&mut refusals, azora);
-    check_nexus(&mut refusals, azora);
+    nexus::check(&mut refusals, azora);
     let layer = layer(&mut refusals, azora, surroundings);
     if refusals.0.is_empty() { Ok(layer) } else { Err(refusals.0) }
 }
@@ -123,34 +124,6 @@ fn check_redis_memory(refusals: &mut Refusals, azora: &AzoraDataLayer) {
     let message = "must be above spec.redis.maxMemory, or Redis is killed before it is full";
     let fits = limit.is_none_or(|limit| limit > bytes);
     refusals.unless(fits, "MemoryBelowMaxMemory", "spec.redis.resources.limits.memory", message);
-}
-
-fn check_nexus(refusals: &mut Refusals, azora: &AzoraDataLayer) {
-    let nexus = &azora.spec.nexus;
-    let signed = azora.spec.profile == Profile::Development || !nexus.auth.jwks_url.is_empty();
-    let message =
-        "must name the key set that signs tokens when profile is Production; a generated key is for Development";
-    refusals.unless(signed, "AuthRequired", "spec.nexus.auth.jwksUrl", message);
-    let url = &nexus.auth.jwks_url;
-    let address = url.is_empty() || url.starts_with("http://") || url.starts_with("https://");
-    refusals.unless(address, "AuthInvalid", "spec.nexus.auth.jwksUrl", "must begin with https:// or http://");
-    let events = nexus.retention.events_min >= 1000;
-    refusals.unless(events, "OutOfRange", "spec.nexus.retention.eventsMin", "must be at least 1000");
-    let body = (1024..=16 << 20).contains(&nexus.limits.body_bytes_max);
-    refusals.unless(body, "OutOfRange", "spec.nexus.limits.bodyBytesMax", "must be from 1024 to 16777216");
-    let frame = (1024..=1 << 20).contains(&nexus.limits.frame_bytes_max);
-    refusals.unless(frame, "OutOfRange", "spec.nexus.limits.frameBytesMax", "must be from 1024 to 1048576");
-    let map = &nexus.event_types_config_map;
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-    let name = map.len() <= 253 && map.bytes().all(plain) && !map.starts_with(['-', '.']) && !map.ends_with(['-', '.']);
-    let message = "must be the name of a ConfigMap: a-z, 0-9, - and .";
-    refusals.unless(name, "NameInvalid", "spec.nexus.eventTypesConfigMap", message);
-    for origin in &nexus.allowed_origins {
-        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-        let plain = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ',', ' ', '\t', '\n']));
-        let message = format!("{origin:?} is no origin: scheme and host only, such as https://app.example.org");
-        refusals.unless(plain, "OriginInvalid", "spec.nexus.allowedOrigins", message);
-    }
 }
 
 /// How many pods of each component there are to be.
@@ -229,8 +202,8 @@ fn layer(refusals: &mut Refusals, azora: &AzoraDataLayer, surroundings: &Surroun
             version: spec.redis.version.clone(),
             max_memory_bytes: spec.redis.max_memory.units().unwrap_or_default(),
         },
-        nexus: nexus(
-            azora,
+        nexus: nexus::nexus(
+            &spec.nexus,
             workload(
                 counts.nexus,
                 &("spec.nexus.image", &spec.nexus.image, &images.nexus),
@@ -238,22 +211,6 @@ fn layer(refusals: &mut Refusals, azora: &AzoraDataLayer, surroundings: &Surroun
                 defaults.nexus,
             ),
         ),
-    }
-}
-
-fn nexus(azora: &AzoraDataLayer, workload: Workload) -> Nexus {
-    let spec = &azora.spec.nexus;
-    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
-    Nexus {
-        workload,
-        jwks_url: given(&spec.auth.jwks_url),
-        issuer: given(&spec.auth.issuer),
-        audience: given(&spec.auth.audience),
-        allowed_origins: spec.allowed_origins.clone(),
-        event_types: given(&spec.event_types_config_map),
-        retention_events_min: spec.retention.events_min,
-        body_bytes_max: spec.limits.body_bytes_max,
-        frame_bytes_max: spec.limits.frame_bytes_max,
     }
 }
 

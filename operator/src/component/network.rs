@@ -86,7 +86,14 @@ fn egress(layer: &Layer, component: Component) -> Vec<NetworkPolicyEgressRule> {
                 to(Some(public_addresses()), vec![tcp(HTTPS_PORT)]),
             ];
             if let Some(address) = &layer.nexus.jwks_url {
-                rules.push(to(None, vec![tcp(jwks_port(address))]));
+                rules.push(to(None, vec![tcp(port_of(address))]));
+            }
+            if !layer.nexus.traces.otlp_endpoint.is_empty() {
+                rules.push(to(None, vec![tcp(port_of(&layer.nexus.traces.otlp_endpoint))]));
+            }
+            let networks = &layer.nexus.webhooks.allow_networks;
+            if !networks.is_empty() {
+                rules.push(to(Some(networks.iter().map(|network| block(network, None)).collect()), Vec::new()));
             }
             rules
         }
@@ -96,16 +103,16 @@ fn egress(layer: &Layer, component: Component) -> Vec<NetworkPolicyEgressRule> {
 
 /// Where webhooks are delivered. Nexus looks at each address itself, and closer.
 fn public_addresses() -> Vec<NetworkPolicyPeer> {
-    let block = |cidr: &str, except: Option<Vec<String>>| NetworkPolicyPeer {
-        ip_block: Some(IPBlock { cidr: cidr.to_owned(), except }),
-        ..NetworkPolicyPeer::default()
-    };
     let not_public = NOT_PUBLIC_V4.map(str::to_owned).to_vec();
     vec![block("0.0.0.0/0", Some(not_public)), block("2000::/3", None)]
 }
 
+fn block(cidr: &str, except: Option<Vec<String>>) -> NetworkPolicyPeer {
+    NetworkPolicyPeer { ip_block: Some(IPBlock { cidr: cidr.to_owned(), except }), ..NetworkPolicyPeer::default() }
+}
+
 /// The port in an address, or the one that its scheme implies.
-fn jwks_port(address: &str) -> i32 {
+fn port_of(address: &str) -> i32 {
     let (scheme, rest) = address.split_once("://").unwrap_or(("https", address));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let implied = if scheme == "http" { 80 } else { 443 };
@@ -142,12 +149,12 @@ fn selector(labels: BTreeMap<String, String>) -> LabelSelector {
 
 #[cfg(test)]
 mod tests {
-    use super::jwks_port;
+    use super::port_of;
 
     #[test]
-    fn the_port_of_a_key_set_is_the_one_in_its_address() {
-        assert_eq!(jwks_port("https://id.example.org/keys"), 443);
-        assert_eq!(jwks_port("http://dex.auth:5556/keys"), 5556);
-        assert_eq!(jwks_port("http://dex/keys:1"), 80);
+    fn the_port_of_an_address_is_the_one_in_it_or_that_of_its_scheme() {
+        assert_eq!(port_of("https://id.example.org/keys"), 443);
+        assert_eq!(port_of("http://dex.auth:5556/keys"), 5556);
+        assert_eq!(port_of("http://dex/keys:1"), 80);
     }
 }

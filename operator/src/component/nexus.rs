@@ -5,7 +5,7 @@ use crate::answer::{Answer, Working, brief, within};
 use crate::component::{binding, metadata, pod};
 use crate::credentials::Credentials;
 use crate::http;
-use crate::layer::Layer;
+use crate::layer::{Layer, Nexus};
 use crate::names::{self, Component, NEXUS_PORT};
 use crate::reconcile::objects::Objects;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
@@ -163,9 +163,9 @@ fn environment(layer: &Layer) -> Vec<EnvVar> {
         pod::env_secret("NEXUS_DATABASE_URL", &binding, "postgres.uri"),
         pod::env_secret("NEXUS_MONGO_URL", &binding, "mongo.uri"),
         pod::env_secret("NEXUS_REDIS_URL", &binding, "redis.uri"),
-        pod::env("NEXUS_RETENTION_EVENTS_MIN", nexus.retention_events_min.to_string()),
-        pod::env("NEXUS_BODY_BYTES_MAX", nexus.body_bytes_max.to_string()),
-        pod::env("NEXUS_FRAME_BYTES_MAX", nexus.frame_bytes_max.to_string()),
+        pod::env("NEXUS_RETENTION_EVENTS_MIN", nexus.retention.events_min.to_string()),
+        pod::env("NEXUS_BODY_BYTES_MAX", nexus.limits.body_bytes_max.to_string()),
+        pod::env("NEXUS_FRAME_BYTES_MAX", nexus.limits.frame_bytes_max.to_string()),
         pod::env("NEXUS_DRAIN_SECONDS", DRAIN_SECONDS.to_string()),
         pod::env("NEXUS_LOG_FORMAT", "json"),
     ];
@@ -179,5 +179,36 @@ fn environment(layer: &Layer) -> Vec<EnvVar> {
     if !nexus.allowed_origins.is_empty() {
         variables.push(pod::env("NEXUS_ALLOWED_ORIGINS", nexus.allowed_origins.join(",")));
     }
+    variables.extend(numbers(nexus).into_iter().filter_map(|(name, value)| Some(pod::env(name, value?.to_string()))));
+    if !nexus.webhooks.allow_networks.is_empty() {
+        variables.push(pod::env("NEXUS_WEBHOOK_ALLOW_NETWORKS", nexus.webhooks.allow_networks.join(",")));
+    }
+    if nexus.webhooks.allow_http {
+        variables.push(pod::env("NEXUS_WEBHOOK_ALLOW_HTTP", "true"));
+    }
+    if !nexus.traces.otlp_endpoint.is_empty() {
+        variables.push(pod::env("OTEL_EXPORTER_OTLP_ENDPOINT", &nexus.traces.otlp_endpoint));
+    }
+    if let Some(percent) = nexus.traces.sample_percent {
+        variables.push(pod::env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"));
+        variables.push(pod::env("OTEL_TRACES_SAMPLER_ARG", format!("{}.{:02}", percent / 100, percent % 100)));
+    }
     variables
+}
+
+/// The numbers that Nexus has a default of its own for.
+fn numbers(nexus: &Nexus) -> [(&'static str, Option<i64>); 10] {
+    let limits = &nexus.limits;
+    [
+        ("NEXUS_AUTH_TOKEN_SECONDS_MAX", nexus.token_seconds_max),
+        ("NEXUS_RETENTION_HOURS_MAX", nexus.retention.hours_max),
+        ("NEXUS_STREAM_CONNECTIONS_MAX", limits.connections_max),
+        ("NEXUS_PERSON_REQUESTS_PER_SECOND", limits.person_requests_per_second),
+        ("NEXUS_SERVICE_REQUESTS_PER_SECOND", limits.service_requests_per_second),
+        ("NEXUS_ADDRESS_REQUESTS_PER_SECOND", limits.address_requests_per_second),
+        ("NEXUS_CONNECTION_COMMANDS_PER_SECOND", limits.connection_commands_per_second),
+        ("NEXUS_PERSON_CONNECTIONS_MAX", limits.person_connections_max),
+        ("NEXUS_ADDRESS_CONNECTIONS_MAX", limits.address_connections_max),
+        ("NEXUS_PROXIES", limits.proxies),
+    ]
 }
