@@ -150,6 +150,12 @@ impl Nexus {
         Ok(self.http.get(self.url(path)).send().await.with_context(|| format!("read {path}"))?.status())
     }
 
+    /// The bound on this caller, as an answer tells it.
+    pub async fn rate_limit_policy(&self) -> anyhow::Result<String> {
+        let request = self.request(Method::GET, "/v1/event-types");
+        header(&request.send().await.context("read the event types")?, "RateLimit-Policy")
+    }
+
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, self.url(path)).bearer_auth(&self.token)
     }

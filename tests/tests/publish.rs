@@ -1,4 +1,4 @@
-//! An event published over HTTP comes out of a WebSocket, the history and the log.
+//! An event published over HTTP comes out of a WebSocket, the history and the log; what the spec bounds is bounded.
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,8 +16,10 @@ const SOURCE: &str = "/e2e/publish";
 #[tokio::test]
 async fn an_event_of_each_type_is_on_the_socket_in_the_history_and_in_the_log() -> anyhow::Result<()> {
     trial("publish", Company::Shared, async |trial| {
-        let layer = Layer::start(trial, "publish", json!({})).await?;
+        let bounds = json!({ "limits": { "serviceRequestsPerSecond": 2000 } });
+        let layer = Layer::start(trial, "publish", json!({ "nexus": bounds })).await?;
         let nexus = layer.nexus().await?;
+        assert_eq!(nexus.rate_limit_policy().await?, "\"service\";q=4000;w=2", "the bound of the spec counts");
         let follow = Follow { types: vec!["**".to_owned()], after: None, silence_max: SILENCE_MAX };
         let follower = Follower::start(&nexus, follow).await?;
 
