@@ -72,8 +72,10 @@ impl<S: Scope> FromRequestParts<AppState> for Caller<S> {
     }
 }
 
-/// The token of an `Authorization: Bearer` header.
+/// The token of the one `Authorization: Bearer` header. With two of them a proxy may have judged by the other.
 pub fn bearer(parts: &Parts) -> Option<&str> {
-    let (scheme, token) = parts.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
+    let (header, None) = (headers.next()?, headers.next()) else { return None };
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

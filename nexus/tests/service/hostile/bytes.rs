@@ -233,7 +233,9 @@ async fn a_path_is_what_it_says_and_a_header_changes_neither_path_nor_caller() {
         raw.send(format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n{authorization}\r\n")).await;
         assert_eq!(raw.status().await, status, "{target}");
     }
+    let twice = authorization.repeat(2);
     for (headers, status) in [
+        (&*twice, 401),
         // Who a proxy says it is, what it says was asked for, and another method.
         ("x-forwarded-user: admin\r\nx-original-url: /metrics\r\nx-http-method-override: DELETE\r\n", 401),
         ("authorization: Basic YWRtaW46YWRtaW4=\r\n", 401),
