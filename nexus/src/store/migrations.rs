@@ -7,7 +7,7 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Version, description and statements of each file in `migrations/`. One that was released is never changed.
-const FILES: [(i64, &str, &str); 13] = [
+const FILES: [(i64, &str, &str); 14] = [
     (1, "log", include_str!("../../migrations/0001_log.sql")),
     (2, "users", include_str!("../../migrations/0002_users.sql")),
     (3, "idempotency", include_str!("../../migrations/0003_idempotency.sql")),
@@ -21,6 +21,7 @@ const FILES: [(i64, &str, &str); 13] = [
     (11, "revocation_end", include_str!("../../migrations/0011_revocation_end.sql")),
     (12, "outbox_index", include_str!("../../migrations/0012_outbox_index.sql")),
     (13, "consumer_versions", include_str!("../../migrations/0013_consumer_versions.sql")),
+    (14, "publish_trace", include_str!("../../migrations/0014_publish_trace.sql")),
 ];
 
 /// All of them, in their order.

@@ -1,7 +1,7 @@
 //! `nexus_publish`: events of someone's own transaction, by SQL.
 
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 
 use crate::support::event_source::EventSource;
 use crate::support::socket::Socket;
@@ -68,6 +68,31 @@ async fn an_event_of_a_transaction_is_carried_like_all_others_once_that_commits(
     wanted["position"] = json!("1.2");
     assert_eq!((&events[0]["id"], &events[1]), (&json!("http"), &wanted));
     assert_eq!(client.history("after=1.1").await.body["events"], json!([wanted]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_of_a_transaction_goes_on_in_its_events_and_in_no_other() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let mut connection = world.postgres.acquire().await.expect("a connection");
+    let zero = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
+    let quote = format!("{PARENT}\",\"source\":\"/forged");
+    for (id, parent) in [("traced", PARENT), ("zero", zero), ("quote", &quote), ("empty", "")] {
+        let mut transaction = connection.begin().await.expect("begin");
+        let set = sqlx::query("SELECT set_config('nexus.traceparent', $1, true)").bind(parent);
+        set.execute(&mut *transaction).await.expect("it is set");
+        assert_eq!(Given::valid(id).publish(&mut transaction).await, Ok(true), "{parent}");
+        transaction.commit().await.expect("commit");
+    }
+    assert_eq!(Given::valid("after").publish(&mut connection).await, Ok(true));
+    until("all to be stamped", async || (world.log().await.len() == 5).then_some(())).await;
+    let events = client.history("").await.body["events"].clone();
+    let events = events.as_array().expect("an array");
+    let seen: Vec<Value> = events.iter().map(|event| json!([event["id"], event["traceparent"]])).collect();
+    let wanted = json!([["traced", PARENT], ["zero", null], ["quote", null], ["empty", null], ["after", null]]);
+    assert_eq!(json!(seen), wanted);
+    assert!(events.iter().all(|event| event["source"] == "/tests"), "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
