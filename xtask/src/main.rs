@@ -12,6 +12,7 @@ mod store;
 mod cargo;
 mod demo;
 mod engine;
+mod npm;
 mod packages;
 mod ports;
 mod tools;
