@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout)] // The figures go to standard output.
 
 mod durable;
+mod http;
 mod insert;
 mod latency;
 mod percentiles;

@@ -1,7 +1,7 @@
 //! The Nexus under load, and the events that are sent to it.
 
+use crate::http::Connections;
 use anyhow::{Context as _, Result, ensure};
-use reqwest::Client;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ const WALLETS: u64 = 1_000;
 /// A running Nexus and the token to use it with.
 #[derive(Clone)]
 pub(crate) struct Target {
-    client: Client,
-    url: String,
+    connections: Arc<Connections>,
+    address: SocketAddr,
     token: String,
     /// The events' `source`. Makes the ids of this run its own, so that nothing counts as a duplicate.
     source: Arc<str>,
@@ -44,10 +44,12 @@ impl Event {
 
 impl Target {
     pub(crate) fn new(url: &str, token: String) -> Result<Self> {
-        let client = Client::builder().build().context("make an HTTP client")?;
+        let authority =
+            url.trim_end_matches('/').strip_prefix("http://").context("the URL has another scheme than http")?;
+        let address = authority.parse().context("the URL names no address and port")?;
         Ok(Self {
-            client,
-            url: url.trim_end_matches('/').to_owned(),
+            connections: Arc::new(Connections::new(address)),
+            address,
             token,
             source: format!("/bench/{}", Uuid::new_v4()).into(),
         })
@@ -60,13 +62,12 @@ impl Target {
 
     /// Where its WebSocket is.
     pub(crate) fn stream_url(&self) -> String {
-        format!("{}/v1/stream", self.url.replacen("http", "ws", 1))
+        format!("ws://{}/v1/stream", self.address)
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> Result<SocketAddr> {
-        let authority = self.url.split_once("://").context("the URL has no scheme")?.1;
-        authority.parse().context("the URL names no address and port")
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Says who we are.
@@ -120,12 +121,14 @@ impl Target {
     }
 
     async fn post(&self, content_type: &str, body: String) -> Result<()> {
-        let request = self.client.post(format!("{}/v1/events", self.url)).bearer_auth(&self.token);
-        let response = request.header("content-type", content_type).body(body).send().await.context("send events")?;
-        let status = response.status();
-        // Read to its end, or the connection is not used again.
-        let answer = response.text().await.context("read the answer to a publish")?;
-        ensure!(status.as_u16() == 201, "a publish was answered with {status}: {answer}");
+        let Self { address, token, .. } = self;
+        let length = body.len();
+        let request = format!(
+            "POST /v1/events HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+             content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        let answer = self.connections.ask(request.as_bytes()).await.context("send events")?;
+        ensure!(answer.status == 201, "a publish was answered with {}: {}", answer.status, answer.body);
         Ok(())
     }
 }
