@@ -24,9 +24,12 @@ pub(crate) struct Arguments {
     /// The process of Nexus, whose memory and CPU time are read.
     #[arg(long)]
     process: u32,
-    /// The Postgres under that Nexus, which knows when each event was logged.
+    /// What the clients speak.
+    #[arg(long, value_enum, default_value_t = Protocol::WebSocket)]
+    protocol: Protocol,
+    /// The Postgres under that Nexus, which knows when each event was logged. Other servers have none.
     #[arg(long, env = "NEXUS_DATABASE_URL", hide_env_values = true)]
-    database_url: String,
+    database_url: Option<String>,
     /// Connections that are open at a time in all but the fan-out.
     #[arg(long, default_value_t = 10_000)]
     clients: u32,
@@ -69,8 +72,9 @@ pub(crate) struct Figures {
 struct OwnTopics {
     #[serde(flatten)]
     flow: Flow,
-    /// From the beginning of the transaction that logged the event, which is before its commit, to its receiver.
-    from_commit: Percentiles,
+    /// From the beginning of the transaction that logged the event, which is before its commit, to its receiver. None of
+    /// a server that logs none.
+    from_commit: Option<Percentiles>,
 }
 
 /// Connections that are open and get nothing: authenticated, three subscriptions each.
@@ -125,14 +129,15 @@ pub(crate) async fn measure(target: &Target, arguments: &Arguments) -> Result<Fi
     let server = Process(arguments.process);
     let mut fan_out = Vec::new();
     let (idle, one_to_all, own_topics) = {
-        let (idle, crowd) = idle(target, &server, arguments.clients, Protocol::WebSocket).await?;
+        let (idle, crowd) = idle(target, &server, arguments.clients, arguments.protocol).await?;
         eprintln!("idle: {}", serde_json::to_string(&idle)?);
         let meter = Arc::clone(&crowd.meter);
         let own = flow(target, &meter, &server, arguments.own_rate, 1, arguments, Kind::Singles).await?;
-        let own = OwnTopics {
-            flow: Flow { clients: arguments.clients, ..own },
-            from_commit: from_commit(&meter, arguments).await.context("compare with the times of the log")?,
+        let from_commit = match &arguments.database_url {
+            Some(url) => Some(from_commit(&meter, url).await.context("compare with the times of the log")?),
+            None => None,
         };
+        let own = OwnTopics { flow: Flow { clients: arguments.clients, ..own }, from_commit };
         eprintln!("own topics: {}", serde_json::to_string(&own)?);
         let to_all = to_all(target, &crowd.meter, arguments.clients).await?;
         eprintln!("one to all: {}", serde_json::to_string(&to_all)?);
@@ -141,7 +146,7 @@ pub(crate) async fn measure(target: &Target, arguments: &Arguments) -> Result<Fi
     for (number, rate) in arguments.rates.iter().enumerate() {
         let meter = Arc::new(Meter::new(format!("fan{number}")));
         let source = 3 + u8::try_from(number).unwrap_or(0);
-        let source = (source, Protocol::WebSocket);
+        let source = (source, arguments.protocol);
         let crowd = Crowd::open(target, &meter, arguments.subscribers, source, Interest::Shared).await?;
         let flow = flow(target, &crowd.meter, &server, *rate, arguments.subscribers, arguments, Kind::Batches).await?;
         eprintln!("fan-out: {}", serde_json::to_string(&flow)?);
@@ -219,10 +224,10 @@ async fn flow(
 }
 
 /// How long after the beginning of its transaction each event had its receiver.
-async fn from_commit(meter: &Meter, arguments: &Arguments) -> Result<Percentiles> {
+async fn from_commit(meter: &Meter, database_url: &str) -> Result<Percentiles> {
     const LOGGED: &str = "SELECT event ->> 'id', extract(epoch FROM recorded_at)::float8 FROM nexus.log
         WHERE starts_with(event ->> 'id', $1)";
-    let mut connection = PgConnection::connect(&arguments.database_url).await.context("connect to Postgres")?;
+    let mut connection = PgConnection::connect(database_url).await.context("connect to Postgres")?;
     let begin = format!("{}-", meter.series);
     let logged: Vec<(String, f64)> =
         sqlx::query_as(LOGGED).bind(&begin).fetch_all(&mut connection).await.context("read the times of the log")?;

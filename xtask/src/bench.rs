@@ -2,6 +2,7 @@
 //! `docs/`. It asserts nothing: a figure is for reading, and a busy machine is no failure.
 
 mod cluster;
+mod compare;
 mod load;
 mod memory;
 mod realtime;
@@ -51,6 +52,8 @@ enum Only {
     Realtime(realtime::Args),
     /// Clients that do not read, and ten thousand whose Nexus is killed.
     Recovery(recovery::Args),
+    /// Nexus beside Socket.IO, socketioxide, Centrifuge and a bare loop of sends.
+    Compare(compare::Args),
 }
 
 /// All figures of a run.
@@ -71,6 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.only {
         Some(Only::Realtime(args)) => realtime::run(args),
         Some(Only::Recovery(args)) => recovery::run(args),
+        Some(Only::Compare(args)) => compare::run(args),
         None => everything(args),
     }
 }

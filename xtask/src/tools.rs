@@ -40,6 +40,9 @@ const LOCAL_PATH_PROVISIONER: Program =
 /// What installs the chart.
 const HELM: Program = Program { source: "xtask/helm", package: "helm.sh/helm/v4/cmd/helm" };
 
+/// The library under Centrifugo, which `cargo xtask bench compare` measures beside Nexus.
+const CENTRIFUGE: Program = Program { source: "bench/compare/centrifuge", package: "." };
+
 /// Those built in Go modules of this repository, which name the same versions of what they share: that is compiled once.
 const PROGRAMS: [Program; 4] = [KUBERNETES_PROGRAM, COREDNS, LOCAL_PATH_PROVISIONER, HELM];
 
@@ -111,6 +114,11 @@ pub fn local_path_provisioner() -> Result<PathBuf> {
     LOCAL_PATH_PROVISIONER.built(Pace::Awaited)
 }
 
+/// A server on the library under Centrifugo, as fast as Go makes it.
+pub fn centrifuge() -> Result<PathBuf> {
+    CENTRIFUGE.built(Pace::Awaited)
+}
+
 /// `kubectl`: a name of the one Kubernetes binary.
 pub fn kubectl() -> Result<PathBuf> {
     Ok(kubernetes()?.with_file_name("kubectl"))
@@ -136,6 +144,11 @@ impl Program {
         if self.source == KUBERNETES_PROGRAM.source { stamp() } else { "-s -w".to_owned() }
     }
 
+    /// The compiler's flags.
+    fn work(self) -> &'static str {
+        if self.source == CENTRIFUGE.source { "-gcflags=" } else { go::LESS_WORK }
+    }
+
     /// What the store calls it.
     fn folder(self) -> String {
         format!("tools/{}", self.name())
@@ -143,7 +156,7 @@ impl Program {
 
     fn key(self) -> Result<String> {
         let source = store::clone_root().join(self.source);
-        Ok(store::Key::new().word(go::LESS_WORK).word(&self.flags()).path(&source)?.finish())
+        Ok(store::Key::new().word(self.work()).word(&self.flags()).path(&source)?.finish())
     }
 
     fn is_built(&self) -> Result<bool> {
@@ -159,7 +172,7 @@ impl Program {
                 let mut build = go::build(pace)?;
                 build
                     .current_dir(store::clone_root().join(self.source))
-                    .args(["build", "-trimpath", go::LESS_WORK, "-ldflags", &self.flags(), "-o"])
+                    .args(["build", "-trimpath", self.work(), "-ldflags", &self.flags(), "-o"])
                     .arg(&binary)
                     .arg(self.package);
                 go::run(&mut build)?;

@@ -3,16 +3,21 @@
 
 use super::meter::Meter;
 use crate::target::Target;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 const READ_BYTES: usize = 64 * 1024;
+
+/// How long an answer to a subscription of Socket.IO is waited for before it is asked for again.
+const SUBSCRIBED_AGAIN: Duration = Duration::from_secs(1);
 
 thread_local! {
     static BROUGHT: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
@@ -23,6 +28,8 @@ pub(crate) struct Client {
     stream: TcpStream,
     /// The beginning of a frame.
     rest: Vec<u8>,
+    /// Whether a frame may carry several messages, a line each.
+    lines: bool,
 }
 
 impl Client {
@@ -52,25 +59,55 @@ impl Client {
     /// Opens a connection of Socket.IO, connects, and waits until all subscriptions stand.
     pub(super) async fn open_socket_io(target: &Target, source: IpAddr, subscriptions: &[Value]) -> Result<Self> {
         let mut client = Self::upgrade(target, source, None, "/socket.io/?EIO=4&transport=websocket").await?;
-        client.packet('0').await.context("read the handshake")?;
+        client.packet("0").await.context("read the handshake")?;
         client.send(0x81, format!("40{}", json!({ "token": target.token() })).as_bytes()).await.context("connect")?;
-        client.packet('4').await.context("read the answer to connect")?;
-        for subscription in subscriptions {
-            let command = format!("421{}", json!(["subscribe", subscription]));
-            client.send(0x81, command.as_bytes()).await.context("subscribe")?;
-            let answer = client.packet('4').await.context("read the answer to subscribe")?;
+        client.packet("40").await.context("read the answer to connect")?;
+        for (number, subscription) in subscriptions.iter().enumerate() {
+            let command = format!("42{number}{}", json!(["subscribe", subscription]));
+            let begin = format!("43{number}[");
+            let answer = loop {
+                client.send(0x81, command.as_bytes()).await.context("subscribe")?;
+                // A server may confirm the connection before it hears of events.
+                if let Ok(answer) = timeout(SUBSCRIBED_AGAIN, client.packet(&begin)).await {
+                    break answer.context("read the answer to subscribe")?;
+                }
+            };
             ensure!(answer.contains("\"result\""), "a subscription was refused: {answer}");
         }
         Ok(client)
     }
 
-    /// The next packet, which is to begin like this.
-    async fn packet(&mut self, begin: char) -> Result<String> {
-        let frames = self.read().await?;
-        let [(_, payload)] = &*frames else { bail!("{} frames came at once", frames.len()) };
-        let packet = String::from_utf8_lossy(payload).into_owned();
-        ensure!(packet.starts_with(begin), "{packet} came");
-        Ok(packet)
+    /// Opens a connection of Centrifuge, connects, and waits until all subscriptions stand: a channel for each.
+    pub(super) async fn open_centrifuge(target: &Target, source: IpAddr, subscriptions: &[Value]) -> Result<Self> {
+        let mut client = Self::upgrade(target, source, None, "/connection/websocket").await?;
+        client.lines = true;
+        let mut commands = vec![json!({ "id": 1, "connect": { "token": target.token() } }).to_string()];
+        for (number, subscription) in subscriptions.iter().enumerate() {
+            let names = subscription.get("subjects").unwrap_or(&subscription["types"]);
+            commands.push(json!({ "id": number + 2, "subscribe": { "channel": names[0] } }).to_string());
+        }
+        for command in commands {
+            client.send(0x81, command.as_bytes()).await.context("send a command")?;
+            let answer = client.packet("{").await.context("read the answer to a command")?;
+            ensure!(answer.contains("\"id\"") && !answer.contains("\"error\""), "{command} was answered {answer}");
+        }
+        Ok(client)
+    }
+
+    /// The next packet that begins like this. It answers pings, and passes over all others.
+    async fn packet(&mut self, begin: &str) -> Result<String> {
+        let mut found = None;
+        while found.is_none() {
+            for (_, payload) in self.read().await? {
+                let packet = String::from_utf8_lossy(&payload).into_owned();
+                match &*packet {
+                    "2" => self.send(0x81, b"3").await?,
+                    _ if packet.starts_with(begin) => found = Some(packet),
+                    _ => {}
+                }
+            }
+        }
+        found.context("no packet came")
     }
 
     /// Opens a connection; the network holds so little for it as is said.
@@ -84,7 +121,7 @@ impl Client {
             socket.set_recv_buffer_size(bytes).context("set up a socket")?;
         }
         socket.bind(SocketAddr::new(source, 0)).context("bind a socket")?;
-        let mut stream = socket.connect(target.address()?).await.context("connect")?;
+        let mut stream = socket.connect(target.address()).await.context("connect")?;
         stream.set_nodelay(true).context("set up a socket")?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -97,7 +134,7 @@ impl Client {
             answer.push(stream.read_u8().await.context("read the answer to the upgrade")?);
         }
         ensure!(answer.starts_with(b"HTTP/1.1 101"), "the upgrade was refused: {}", String::from_utf8_lossy(&answer));
-        Ok(Self { stream, rest: Vec::new() })
+        Ok(Self { stream, rest: Vec::new(), lines: false })
     }
 
     /// Sends one frame: its first byte, and what it carries.
@@ -110,56 +147,70 @@ impl Client {
     /// Tells the meter of every event of its series, until the server closes.
     pub(super) async fn listen(mut self, meter: Arc<Meter>) {
         let begin = format!("\"id\":\"{}-", meter.series);
-        while let Ok(frames) = self.read().await {
-            for (first, payload) in frames {
-                let answered = match first {
-                    0x89 => self.send(0x8a, &payload).await,
-                    _ if payload == b"2" => self.send(0x81, b"3").await,
-                    _ => {
-                        if let Some(number) = number(&payload, begin.as_bytes()) {
-                            meter.arrived(number);
-                        }
-                        Ok(())
-                    }
-                };
-                if answered.is_err() {
-                    return;
-                }
+        let (lines, mut answers) = (self.lines, Vec::new());
+        let listen = |first, payload: &[u8], answers: &mut Vec<u8>| match (first, payload) {
+            (0x89, _) => masked(0x8a, payload, answers),
+            (_, b"2") => masked(0x81, b"3", answers),
+            (_, b"{}") => masked(0x81, b"{}", answers),
+            _ if lines => {
+                let numbers = payload.split(|byte| *byte == b'\n').map(|line| number(line, begin.as_bytes()));
+                numbers.flatten().for_each(|number| meter.arrived(number));
+            }
+            _ => number(payload, begin.as_bytes()).into_iter().for_each(|number| meter.arrived(number)),
+        };
+        while self.frames(|first, payload| listen(first, payload, &mut answers)).await.is_ok() {
+            if !answers.is_empty() && self.stream.write_all(&std::mem::take(&mut answers)).await.is_err() {
+                return;
             }
         }
     }
 
     /// The frames that came: the first byte and the payload of each.
     pub(crate) async fn read(&mut self) -> io::Result<Vec<(u8, Vec<u8>)>> {
+        let mut frames = Vec::new();
+        self.frames(|first, payload| frames.push((first, payload.to_vec()))).await?;
+        Ok(frames)
+    }
+
+    /// Waits until something comes, and hands over the frames that are whole, where they lie.
+    async fn frames(&mut self, mut each: impl FnMut(u8, &[u8])) -> io::Result<()> {
         loop {
             self.stream.readable().await?;
-            let mut frames = Vec::new();
             let outcome: io::Result<_> = BROUGHT.with_borrow_mut(|brought| {
                 let count = self.stream.try_read(brought)?;
                 if count == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+                if self.rest.is_empty() {
+                    let used = whole_frames(&brought[..count], &mut each);
+                    self.rest.extend_from_slice(&brought[used..count]);
+                    return Ok(());
+                }
                 self.rest.extend_from_slice(&brought[..count]);
+                let used = whole_frames(&self.rest, &mut each);
+                self.rest.drain(..used);
+                if self.rest.is_empty() {
+                    self.rest = Vec::new();
+                }
                 Ok(())
             });
             match outcome {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return outcome,
             }
-            let mut used = 0;
-            while let Some((head, payload)) = frame(&self.rest[used..]) {
-                let begin = used + head;
-                frames.push((self.rest[used], self.rest[begin..begin + payload].to_vec()));
-                used = begin + payload;
-            }
-            self.rest.drain(..used);
-            if self.rest.is_empty() {
-                self.rest = Vec::new();
-            }
-            return Ok(frames);
         }
     }
+}
+
+/// Hands over the whole frames at the beginning of `bytes`; how many bytes they have.
+fn whole_frames(bytes: &[u8], each: &mut impl FnMut(u8, &[u8])) -> usize {
+    let mut used = 0;
+    while let Some((head, payload)) = frame(&bytes[used..]) {
+        let begin = used + head;
+        each(bytes[used], &bytes[begin..begin + payload]);
+        used = begin + payload;
+    }
+    used
 }
 
 /// Bytes of the head and of the payload of a server's frame, if all of it is there.

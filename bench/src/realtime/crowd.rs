@@ -3,15 +3,20 @@
 use super::client::Client;
 use super::meter::Meter;
 use crate::target::{Event, Target};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Connections that are being opened at a time.
 const OPENING: usize = 64;
+
+/// How long a server may take to open one of them.
+const OPENED: Duration = Duration::from_mins(1);
 
 /// Open clients; they are closed when this is dropped.
 pub(super) struct Crowd {
@@ -32,12 +37,14 @@ pub(super) enum Interest {
 }
 
 /// What a client speaks.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, clap::ValueEnum)]
 pub(super) enum Protocol {
     /// That of `/v1/stream`.
     WebSocket,
     /// Socket.IO over a WebSocket.
     SocketIo,
+    /// JSON of Centrifuge.
+    Centrifuge,
 }
 
 impl Crowd {
@@ -57,12 +64,16 @@ impl Crowd {
             opening.spawn(async move {
                 let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, source));
                 let subscriptions = subscriptions(interest, number);
-                let client = match protocol {
-                    Protocol::WebSocket => Client::open(&target, source, &subscriptions).await,
-                    Protocol::SocketIo => Client::open_socket_io(&target, source, &subscriptions).await,
+                let client = async {
+                    match protocol {
+                        Protocol::WebSocket => Client::open(&target, source, &subscriptions).await,
+                        Protocol::SocketIo => Client::open_socket_io(&target, source, &subscriptions).await,
+                        Protocol::Centrifuge => Client::open_centrifuge(&target, source, &subscriptions).await,
+                    }
                 };
+                let client = timeout(OPENED, client).await.with_context(|| format!("client {number} is not open"));
                 drop(place);
-                client
+                client?
             });
         }
         let mut clients = JoinSet::new();

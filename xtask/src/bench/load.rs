@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// The package and its program.
 const PROGRAM: &str = "azora-bench";
 
+/// Its least of servers.
+const BARE: &str = "azora-bench-bare";
+
 /// What the load is sent to.
 pub(super) struct Target<'a> {
     pub(super) listen: SocketAddr,
@@ -72,10 +75,16 @@ pub(super) struct Percentiles {
 /// The generator, in the release profile. The others are named too, so that cargo compiles what they share
 /// with the same features as for the images, and not once more.
 pub(super) fn build(folder: &BuildFolder) -> Result<PathBuf> {
-    let mut build = folder.command(["build", "--release", "--locked", "--bin", PROGRAM, "--package", PROGRAM]);
+    let mut build =
+        folder.command(["build", "--release", "--locked", "--bin", PROGRAM, "--bin", BARE, "--package", PROGRAM]);
     build.args(["--package", "azora-nexus", "--package", "azora-operator"]);
     run::shown(&mut build).context("build the load generator")?;
     Ok(store::target().join("release").join(PROGRAM))
+}
+
+/// The bare server, which is built with the generator.
+pub(super) fn bare(generator: &Path) -> PathBuf {
+    generator.with_file_name(BARE)
 }
 
 /// Runs it for about six times `seconds`.

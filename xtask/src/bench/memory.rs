@@ -22,6 +22,15 @@ pub(super) fn process_of(program: &Path, others: &[u32]) -> Option<u32> {
     ids.find(|id| !others.contains(id))
 }
 
+/// The id of the process that was started with this very argument.
+pub(super) fn process_with(argument: &str) -> Option<u32> {
+    let with = |process: &PathBuf| {
+        let words = fs::read(process.join("cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
+    };
+    processes().find(with)?.file_name()?.to_str()?.parse().ok()
+}
+
 fn folders_of(program: &Path) -> Option<impl Iterator<Item = PathBuf>> {
     let program = fs::canonicalize(program).ok()?;
     Some(processes().filter(move |process| fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program)))
