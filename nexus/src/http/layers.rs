@@ -24,19 +24,23 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(20);
 /// Says of which trace a request is (W3C Trace Context).
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The router with everything that is the same for all routes. The last layer named is the outermost.
+/// The router with everything that is the same for all routes. The first layer named is the outermost. They are one layer
+/// to the router, which would put each of several into a box and clone it for every request.
 pub(super) fn surround(router: Router<AppState>, state: AppState) -> Router {
+    let layers = (
+        from_fn(unread::take),
+        from_fn_with_state(state.clone(), count),
+        cors(&state.config.allowed_origins),
+        from_fn_with_state(state.clone(), trace),
+        from_fn_with_state(state.clone(), admission::throttle),
+        CatchPanicLayer::custom(answer_panic),
+        from_fn(bound),
+        DefaultBodyLimit::max(state.config.limits.body_bytes_max),
+    );
     router
         .fallback(|| async { ApiError::FindNothing("no operation has this path") })
         .method_not_allowed_fallback(|| async { ApiError::RefuseMethod })
-        .layer(DefaultBodyLimit::max(state.config.limits.body_bytes_max))
-        .layer(from_fn(bound))
-        .layer(CatchPanicLayer::custom(answer_panic))
-        .layer(from_fn_with_state(state.clone(), admission::throttle))
-        .layer(from_fn_with_state(state.clone(), trace))
-        .layer(cors(&state.config.allowed_origins))
-        .layer(from_fn_with_state(state.clone(), count))
-        .layer(from_fn(unread::take))
+        .layer(layers)
         .with_state(state)
 }
 
