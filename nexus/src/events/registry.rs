@@ -296,6 +296,11 @@ impl Registry {
         self.places.get(event_type).map(|place| &self.definitions[*place])
     }
 
+    /// The name of a type, which all its entries share; a text of its own for a type that is not known.
+    pub fn name(&self, event_type: &str) -> Arc<str> {
+        self.places.get_key_value(event_type).map_or_else(|| event_type.into(), |(name, _)| Arc::clone(name))
+    }
+
     /// The place of a type among the definitions; their number for one that is not among them.
     pub fn number(&self, event_type: &str) -> usize {
         self.places.get(event_type).copied().unwrap_or(self.definitions.len())

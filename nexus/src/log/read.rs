@@ -231,7 +231,7 @@ fn entry(registry: &Registry, epoch: i32, row: Row) -> Entry {
     let (seq, outbox_id, event_type, subject, audience, event, recorded_at) = row;
     let (encoded, published) = texts(registry, &event_type, &event, Position { epoch, seq });
     let type_number = registry.number(&event_type);
-    let (event_type, subject, recorded_at) = (event_type.into(), subject.into(), recorded_at.to_jiff());
+    let (event_type, subject, recorded_at) = (registry.name(&event_type), subject.into(), recorded_at.to_jiff());
     let audience = Audience::joined(audience);
     let (attributes, delivery) = (Attributes::default(), Delivery::default());
     Entry {

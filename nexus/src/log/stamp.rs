@@ -283,7 +283,7 @@ fn entry(
     Arc::new(Entry {
         seq: position.seq,
         outbox_id,
-        event_type: event_type.into(),
+        event_type: registry.name(event_type),
         type_number: registry.number(event_type),
         subject: subject.into(),
         audience,
