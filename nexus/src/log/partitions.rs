@@ -88,7 +88,7 @@ async fn make(connection: &mut PgConnection, partition: Partition) -> Result<(),
     let mut transaction = connection.begin().await?;
     // Safe: the name and the bounds are made of numbers.
     for statement in [
-        format!("CREATE TABLE {table} (LIKE log INCLUDING DEFAULTS INCLUDING STORAGE)"),
+        format!("CREATE TABLE {table} (LIKE log INCLUDING DEFAULTS INCLUDING STATISTICS INCLUDING STORAGE)"),
         format!("ALTER TABLE log ATTACH PARTITION {table} FOR VALUES FROM ({start}) TO ({end})"),
     ] {
         sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;

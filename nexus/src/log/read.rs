@@ -179,7 +179,9 @@ pub async fn history(pool: &PgPool, registry: &Registry, selection: &Selection<'
     const SELECT: &str = "SELECT head.epoch, head.seq, (SELECT min(seq) FROM log), page.* FROM head LEFT JOIN LATERAL (
             SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
             WHERE seq > $1 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
-                AND ($4::text[] IS NULL OR audience && $4)
+                -- Two indexes find it: the one by subject, and that of an audience's other rooms.
+                AND ($4::text[] IS NULL OR (subject = ANY($4) AND subject = ANY(audience))
+                    OR (array_remove(audience, subject) <> '{}' AND array_remove(audience, subject) && $4))
                 AND ($5::timestamptz IS NULL OR recorded_at >= $5) AND ($6::timestamptz IS NULL OR recorded_at < $6)
                 AND NOT EXISTS (
                     SELECT FROM unnest($7::text[], $8::text[]) AS asked (name, value)

@@ -7,7 +7,7 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Version, description and statements of each file in `migrations/`. One that was released is never changed.
-const FILES: [(i64, &str, &str); 14] = [
+const FILES: [(i64, &str, &str); 15] = [
     (1, "log", include_str!("../../migrations/0001_log.sql")),
     (2, "users", include_str!("../../migrations/0002_users.sql")),
     (3, "idempotency", include_str!("../../migrations/0003_idempotency.sql")),
@@ -22,6 +22,7 @@ const FILES: [(i64, &str, &str); 14] = [
     (12, "outbox_index", include_str!("../../migrations/0012_outbox_index.sql")),
     (13, "consumer_versions", include_str!("../../migrations/0013_consumer_versions.sql")),
     (14, "publish_trace", include_str!("../../migrations/0014_publish_trace.sql")),
+    (15, "audience_index", include_str!("../../migrations/0015_audience_index.sql")),
 ];
 
 /// All of them, in their order.

@@ -30,12 +30,15 @@ fn story() -> Vec<(Value, &'static [&'static str])> {
     let transaction = json!({"transaction_id": "t", "from_wallet_id": "a", "to_wallet_id": "b", "money": money});
     let job = json!({"job_id": "j", "employer_id": BOB, "title": "Paint a fence"});
     let application = json!({"application_id": "p", "job_id": "j", "applicant_id": ANN});
+    // The rooms are those of the data, whatever the subject.
+    let elsewhere = reward("elsewhere", "c")["data"].take();
     vec![
         (reward("before", "a"), &[ANN]),
         (wallet_of(ANN, "a"), &[ANN]),
         (wallet_of(BOB, "b"), &[BOB]),
         (reward("reward a", "a"), &[ANN]),
         (reward("reward b", "b"), &[BOB]),
+        (named("elsewhere", "mining.reward", "wallet/a", &elsewhere), &[]),
         (named("transaction", "transaction.completed", "wallet/a", &transaction), &[ANN, BOB]),
         (named("job", "job.posted", "job/j", &job), &[ANN, BOB, CAT]),
         (named("application", "application.submitted", "job/j", &application), &[ANN, BOB]),
@@ -243,4 +246,41 @@ async fn who_is_in_too_many_rooms_is_told_what_to_do() {
     let refused = own.get("/v1/events").await;
     assert_eq!(refused.problem(), (403, "too_many_rooms"));
     assert_eq!(refused.body["detail"], "more than 1000; read with the scope events:read and choose subjects");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_concerns_a_person_is_found_in_a_long_log_by_its_indexes() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    // The first event makes the partition that the others are put into.
+    client.publish(&event("first", "a")).await;
+    for statement in [
+        "WITH filled AS (
+            INSERT INTO log (seq, outbox_id, key, type, subject, event, audience)
+            SELECT seq, -seq, gen_random_uuid(), 'ubi.distributed', 'wallet/' || seq % 1000,
+                json_build_object('id', seq::text), ARRAY['user/' || seq % 2000, 'wallet/' || seq % 1000]
+            FROM generate_series(2, 20000) seq RETURNING seq
+        ) UPDATE head SET seq = (SELECT max(seq) FROM filled)",
+        "INSERT INTO membership VALUES ('user/7', 'wallet/8')",
+        "ANALYZE log",
+    ] {
+        sqlx::query(statement).execute(&world.postgres).await.expect("the log is filled");
+    }
+    let person = client.with_token(Some(token_of_person("7")));
+    let wanted: Vec<String> =
+        (2..=20_000).filter(|seq| seq % 2_000 == 7 || seq % 1_000 == 8).map(|seq: i64| seq.to_string()).collect();
+    // Postgres counts late.
+    until("both indexes to be used", async || {
+        let page = person.history("limit=500").await.body;
+        assert_eq!(ids(page["events"].as_array().expect("a page")), wanted);
+        let used: Vec<i64> = sqlx::query_scalar(
+            "SELECT idx_scan FROM pg_stat_user_indexes WHERE schemaname = current_schema
+                AND relname LIKE 'log_1_%' AND (indexrelname LIKE '%subject%' OR indexrelname LIKE '%array_remove%')",
+        )
+        .fetch_all(&world.postgres)
+        .await
+        .expect("the statistics can be read");
+        (used.len() == 2 && used.iter().all(|scans| *scans > 0)).then_some(())
+    })
+    .await;
 }
