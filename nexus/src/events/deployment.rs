@@ -53,7 +53,8 @@ impl Definition {
     pub fn read(text: &str) -> Result<Self, ReadDefinition> {
         let document: Document = serde_json::from_str(text).map_err(ReadDefinition::ParseDocument)?;
         document.check()?;
-        let version = Version::new(&document.r#type, document.version, document.schema.clone());
+        let (schema, audience) = (document.schema.clone(), document.audience.clone());
+        let version = Version::new(&document.r#type, document.version, schema, audience);
         let version = version.map_err(|error| wrong("schema", format!("must be a JSON Schema: {error}")))?;
         Ok(Self {
             event_type: document.r#type.into(),

@@ -20,7 +20,7 @@ impl Payload for ParcelSent {
     const TYPE: &'static str = "parcel.sent";
     const EARLIER: &'static [Earlier] = &[
         Earlier {
-            released: r#"{"schema": {
+            released: r#"{"audience": ["user/{to}", "parcel/{parcel_id}"], "schema": {
                 "type": "object", "additionalProperties": false, "required": ["parcel_id", "to"],
                 "properties": {"parcel_id": {"type": "string"}, "to": {"type": "string"}}
             }}"#,
@@ -31,7 +31,7 @@ impl Payload for ParcelSent {
             },
         },
         Earlier {
-            released: r#"{"schema": {
+            released: r#"{"audience": ["user/{recipient_id}", "parcel/{parcel_id}"], "schema": {
                 "type": "object", "additionalProperties": false, "required": ["parcel_id", "recipient_id"],
                 "properties": {"parcel_id": {"type": "string"}, "recipient_id": {"type": "string"}}
             }}"#,

@@ -132,10 +132,11 @@ impl Definition {
         let generator =
             SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true).into_generator();
         let schema = generator.into_root_schema_for::<P>().to_value();
-        let earlier = P::EARLIER.iter().map(|earlier| (schema_of_release(earlier.released), Some(earlier.upcast)));
-        let all = (1..).zip(earlier.chain([(schema.clone(), None)]));
-        let versions = all.map(|(number, (schema, upcast))| {
-            let version = Version::new(P::TYPE, number, schema);
+        let audience: Vec<String> = P::AUDIENCE.iter().map(ToString::to_string).collect();
+        let earlier = P::EARLIER.iter().map(|earlier| (released(earlier.released), Some(earlier.upcast)));
+        let all = (1..).zip(earlier.chain([((schema.clone(), audience.clone()), None)]));
+        let versions = all.map(|(number, ((schema, audience), upcast))| {
+            let version = Version::new(P::TYPE, number, schema, audience);
             let version = version.expect("a schema that schemars derives compiles; a test builds every one");
             version.followed_by(upcast)
         });
@@ -147,7 +148,7 @@ impl Definition {
             description: P::DESCRIPTION.to_owned(),
             publisher: P::PUBLISHER,
             person: P::PERSON,
-            audience: P::AUDIENCE.iter().map(ToString::to_string).collect(),
+            audience,
             lets_in: P::LETS_IN,
             delivery: P::DELIVERY,
             schema,
@@ -235,9 +236,16 @@ impl Definition {
     }
 }
 
-fn schema_of_release(released: &str) -> Value {
-    let mut released: Value = serde_json::from_str(released).expect("a released type is JSON; a test reads every one");
-    released["schema"].take()
+/// The schema and the audience of a release.
+fn released(released: &str) -> (Value, Vec<String>) {
+    #[derive(Deserialize)]
+    struct Released {
+        schema: Value,
+        audience: Vec<String>,
+    }
+    let Released { schema, audience } =
+        serde_json::from_str(released).expect("a released type says so; a test reads every one");
+    (schema, audience)
 }
 
 /// All event types, in the order of their domains.

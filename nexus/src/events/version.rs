@@ -18,7 +18,8 @@ pub type Upcast = fn(&mut Map<String, Value>);
 /// A version of a type before the current one.
 #[derive(Clone, Copy, Debug)]
 pub struct Earlier {
-    /// The type as it was released then: the text of `schemas/{type}.{version}.json`, of which `schema` counts.
+    /// The type as it was released then: the text of `schemas/{type}.{version}.json`, of which `schema` and `audience`
+    /// count.
     pub released: &'static str,
     /// Brings its data to the next version.
     pub upcast: Upcast,
@@ -34,6 +35,10 @@ pub struct Version {
     /// JSON Schema of the data.
     #[serde(skip)]
     pub schema: Value,
+    /// The rooms in which it is told, by fields of its own data. Only SQL writers are served by it: what is published
+    /// over the API is brought to the current version first.
+    #[serde(skip)]
+    pub(crate) audience: Vec<String>,
     #[serde(skip)]
     validator: jsonschema::Validator,
     /// To the next version; none for the newest, and where nobody has said how.
@@ -42,11 +47,11 @@ pub struct Version {
 }
 
 impl Version {
-    /// The version with this schema, whose data nobody brings to the next one; or why the schema is none.
-    pub(super) fn new(event_type: &str, version: u16, schema: Value) -> Result<Self, String> {
+    /// The version with this schema and audience, whose data nobody brings to the next one; or why the schema is none.
+    pub(super) fn new(event_type: &str, version: u16, schema: Value, audience: Vec<String>) -> Result<Self, String> {
         let options = jsonschema::options().should_validate_formats(true);
         let validator = options.build(&schema).map_err(|error| error.to_string())?;
-        Ok(Self { version, dataschema: reference(event_type, version), schema, validator, upcast: None })
+        Ok(Self { version, dataschema: reference(event_type, version), schema, audience, validator, upcast: None })
     }
 
     /// The same, with what brings its data to the next version.

@@ -16,7 +16,7 @@ use crate::support::consumers::{self, Consumer};
 use crate::support::event_source::EventSource;
 use crate::support::receiver::{Got, Receiver, Webhook};
 use crate::support::socket::Socket;
-use crate::support::{World, event, socket_io};
+use crate::support::{World, event, socket_io, until};
 
 /// A parcel was sent.
 #[derive(Serialize, JsonSchema)]
@@ -31,7 +31,8 @@ impl Payload for ParcelSent {
     const TYPE: &'static str = "parcel.sent";
     const EARLIER: &'static [Earlier] = &[
         Earlier {
-            released: r#"{"schema": {"type": "object", "additionalProperties": false, "required": ["parcel_id", "to"],
+            released: r#"{"audience": ["user/{to}"],
+                "schema": {"type": "object", "additionalProperties": false, "required": ["parcel_id", "to"],
                 "properties": {"parcel_id": {"type": "string"}, "to": {"type": "string"}}}}"#,
             upcast: |data| {
                 if let Some(to) = data.remove("to") {
@@ -40,7 +41,8 @@ impl Payload for ParcelSent {
             },
         },
         Earlier {
-            released: r#"{"schema": {"type": "object", "required": ["parcel_id", "recipient_id"]}}"#,
+            released: r#"{"audience": ["user/{recipient_id}"],
+                "schema": {"type": "object", "required": ["parcel_id", "recipient_id"]}}"#,
             upcast: |data| {
                 data.insert("grams".to_owned(), json!(0));
             },
@@ -205,6 +207,39 @@ async fn every_version_is_taken_by_its_own_schema_for_the_same_people() {
     assert_eq!(schema.header("content-type"), Some("application/schema+json"));
     assert_eq!(schema.body["required"], json!(["parcel_id", "to"]));
     assert_eq!(client.get("/v1/event-types/parcel.sent/versions/4").await.problem(), (404, "not_found"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_sql_too_every_version_is_published_for_the_same_people() {
+    let world = World::new().await;
+    migrate(&world.config.database, &registry()).await.expect("the types are registered");
+    let client = world.nexus_of(registry()).await.client;
+    let publish = async |version: u16, id: &str| {
+        let publish = "SELECT nexus_publish_version($1, '/tests', $2, 'parcel.sent', 'parcel/p', $3::text::json)";
+        let publish = sqlx::query_scalar::<_, bool>(publish).bind(i32::from(version)).bind(id);
+        let published = publish.bind(data(version.min(3)).to_string()).fetch_one(&world.postgres).await;
+        published.map_err(|error| error.as_database_error().expect("the database refuses it").message().to_owned())
+    };
+    for (version, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        assert_eq!(publish(version, id).await, Ok(true));
+    }
+    // The one without a version is of the first.
+    let first = "SELECT nexus_publish('/tests', 'd', 'parcel.sent', 'parcel/p', $1::text::json)";
+    sqlx::query(first).bind(data(1).to_string()).execute(&world.postgres).await.expect("it is published");
+    for version in [0, 4] {
+        assert_eq!(publish(version, "e").await, Err("the event type has no such version".to_owned()));
+    }
+    assert_eq!(publish(3, "a").await, Ok(false), "it is the same event, whatever its version");
+    until("all to be stamped", async || (world.log().await.len() == 4).then_some(())).await;
+    assert_eq!(history(&client.history("versions=parcel.sent:1").await.body), [1, 2, 3, 1]);
+    let recipient = client.with_token(Some(token_of(HS256_KEY, "u", "events:read:own", 60)));
+    assert_eq!(history(&recipient.history("").await.body), [3, 3, 3, 3]);
+    // As it would have been written over the API.
+    let mut wanted = parcel("b", 2, &data(2));
+    let page = client.history("after=1.1&limit=1&versions=parcel.sent:2").await.body;
+    (wanted["time"], wanted["position"]) = (page["events"][0]["time"].clone(), json!("1.2"));
+    wanted["datacontenttype"] = json!("application/json");
+    assert_eq!(page["events"], json!([wanted]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
