@@ -48,15 +48,22 @@ pub(super) struct Wants {
     pub(super) subject: Option<&'static str>,
 }
 
-/// The wallets, and whose they are.
+/// The wallets that are there from the beginning, and whose they are. More are opened meanwhile.
 pub(super) const WALLETS: [(&str, &str); 4] = [("w0", ANN), ("w1", ANN), ("w2", BOB), ("w3", BOB)];
+
+/// Wallets, and whose they are, as far as the log has told.
+type Owners<'a> = HashSet<(&'a Value, &'a Value)>;
 
 /// The events of the log that a client must have been given, in their order.
 pub(super) fn expected(log: &[Recorded], whom: Whom, wants: Wants) -> Vec<Seen> {
+    let mut owners = Owners::new();
     let wanted = log.iter().filter(|event| {
+        if event.event_type == "wallet.created" {
+            owners.insert((&event.data["wallet_id"], &event.data["user_id"]));
+        }
         let of_type = wants.types.iter().any(|pattern| matches(pattern, &event.event_type));
         let of_subject = wants.subject.is_none_or(|subject| subject == event.seen.subject);
-        of_type && of_subject && may_see(whom, event)
+        of_type && of_subject && may_see(whom, event, &owners)
     });
     wanted.map(|event| event.seen.clone()).collect()
 }
@@ -68,10 +75,10 @@ fn matches(pattern: &str, event_type: &str) -> bool {
     }
 }
 
-fn may_see(whom: Whom, event: &Recorded) -> bool {
+fn may_see(whom: Whom, event: &Recorded, owners: &Owners) -> bool {
     let Whom::Person(person) = whom else { return true };
     let names = |field: &str| event.data[field] == person;
-    let owns = |field: &str| WALLETS.iter().any(|(wallet, owner)| event.data[field] == *wallet && *owner == person);
+    let owns = |field: &str| owners.contains(&(&event.data[field], &Value::from(person)));
     match event.event_type.as_str() {
         "job.posted" => true,
         "wallet.created" | "ubi.distributed" => names("user_id") || owns("wallet_id"),

@@ -26,6 +26,10 @@ const RETRY: Duration = Duration::from_millis(100);
 const BATCH_MAX: usize = 10;
 /// Longest pause between two requests of a publisher, in milliseconds.
 const PAUSE_MS: u64 = 300;
+/// How often an event opens a wallet, which lets its owner see what becomes of it.
+const OPENS: f64 = 0.01;
+/// Most wallets that a publisher knows: people may be in no more than a thousand rooms.
+const WALLETS_MAX: usize = 150;
 
 /// What lets people see their wallets, before anything else.
 pub(super) fn first_events() -> Vec<Value> {
@@ -39,11 +43,13 @@ pub(super) fn first_events() -> Vec<Value> {
 /// Publishes until it is told to stop; what was acknowledged, by source and id.
 pub(super) async fn publish(field: Arc<Field>, number: usize, mut rng: StdRng) -> Result<Vec<(String, String)>> {
     let source = format!("/chaos/{number}");
+    let mut wallets = first_wallets();
     let mut acknowledged = Vec::new();
     let mut next = 0;
     while field.is_open() {
         let count = rng.random_range(1..=BATCH_MAX);
-        let events: Vec<Value> = (next..).take(count).map(|id| event(&source, &id.to_string(), &mut rng)).collect();
+        let ids = (next..next + count).map(|id| id.to_string());
+        let events: Vec<Value> = ids.map(|id| event(&source, &id, &mut wallets, &mut rng)).collect();
         next += count;
         put(&field, &json!(events), &mut rng).await?;
         acknowledged.extend(events.iter().map(|event| (source.clone(), text(event, "id"))));
@@ -71,15 +77,17 @@ pub(super) async fn put(field: &Field, events: &Value, rng: &mut StdRng) -> Resu
 /// Publishes by SQL until it is told to stop.
 pub(super) async fn publish_by_sql(field: Arc<Field>, mut rng: StdRng) -> Result<Vec<(String, String)>> {
     let source = "/chaos/sql";
+    let mut wallets = first_wallets();
     let mut acknowledged = Vec::new();
     let mut next = 0;
     while field.is_open() {
         if rng.random_bool(0.2) {
-            let event = event(source, &format!("{ROLLED_BACK}-{next}"), &mut rng);
+            // A wallet that it opens never is.
+            let event = event(source, &format!("{ROLLED_BACK}-{next}"), &mut wallets.clone(), &mut rng);
             // Whether it comes so far does not matter.
             let _ = timeout(PATIENCE, insert(&field, &event, false)).await;
         }
-        let event = event(source, &next.to_string(), &mut rng);
+        let event = event(source, &next.to_string(), &mut wallets, &mut rng);
         next += 1;
         // It may be in the database although its commit was not answered: of the same id it is there once.
         while !matches!(timeout(PATIENCE, insert(&field, &event, true)).await, Ok(Ok(()))) {
@@ -120,11 +128,23 @@ fn sourced(source: &str, mut event: Value) -> Value {
     event
 }
 
-/// A random event of this id.
-fn event(source: &str, id: &str, rng: &mut StdRng) -> Value {
-    let mut any_wallet = || WALLETS[rng.random_range(0..WALLETS.len())].0;
-    let (wallet, other) = (any_wallet(), any_wallet());
+fn first_wallets() -> Vec<String> {
+    WALLETS.map(|(wallet, _)| wallet.to_owned()).to_vec()
+}
+
+/// A random event of this id. About a wallet there is nothing before the event that opens it, so that whoever was let in
+/// must be given all of it, and nobody anything else.
+fn event(source: &str, id: &str, wallets: &mut Vec<String>, rng: &mut StdRng) -> Value {
     let person = [ANN, BOB, CAT][rng.random_range(0..3)];
+    if wallets.len() < WALLETS_MAX && rng.random_bool(OPENS) {
+        let wallet = format!("{}-{id}", source.trim_start_matches("/chaos/"));
+        let data = json!({"wallet_id": wallet, "user_id": person, "currency": "AZR"});
+        let subject = format!("wallet/{wallet}");
+        wallets.push(wallet);
+        return sourced(source, named(id, "wallet.created", &subject, &data));
+    }
+    let mut any_wallet = || &wallets[rng.random_range(0..wallets.len())];
+    let (wallet, other) = (any_wallet(), any_wallet());
     let money = json!({"amount_minor": 1, "currency": "AZR"});
     let about = format!("wallet/{wallet}");
     let place = rng.random_range(0..4);
