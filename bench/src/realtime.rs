@@ -7,7 +7,7 @@ mod meter;
 pub(crate) mod process;
 
 use crate::percentiles::Percentiles;
-use crate::target::{Event, Target};
+use crate::target::{Api, Event, Target};
 use anyhow::{Context as _, Result};
 use crowd::{Crowd, Interest, Protocol};
 use meter::Meter;
@@ -127,6 +127,10 @@ const PUBLISHERS: usize = 32;
 /// Measures everything.
 pub(crate) async fn measure(target: &Target, arguments: &Arguments) -> Result<Figures> {
     let server = Process(arguments.process);
+    let target = &target.by(match arguments.protocol {
+        Protocol::WebSocket | Protocol::SocketIo => Api::CloudEvents,
+        Protocol::Centrifugo => Api::Centrifugo,
+    });
     let mut fan_out = Vec::new();
     let (idle, one_to_all, own_topics) = {
         let (idle, crowd) = idle(target, &server, arguments.clients, arguments.protocol).await?;

@@ -15,9 +15,19 @@ const WALLETS: u64 = 1_000;
 pub(crate) struct Target {
     connections: Arc<Connections>,
     address: SocketAddr,
+    api: Api,
     token: String,
     /// The events' `source`. Makes the ids of this run its own, so that nothing counts as a duplicate.
     source: Arc<str>,
+}
+
+/// How a server is asked to publish.
+#[derive(Clone, Copy)]
+pub(crate) enum Api {
+    /// As Nexus is: by `CloudEvents`.
+    CloudEvents,
+    /// As Centrifugo is: each event is broadcast to the channels that its type and its subject name.
+    Centrifugo,
 }
 
 /// An event to publish. Its members hold nothing that JSON would escape, so that writing it costs next to nothing: the
@@ -50,9 +60,15 @@ impl Target {
         Ok(Self {
             connections: Arc::new(Connections::new(address)),
             address,
+            api: Api::CloudEvents,
             token,
             source: format!("/bench/{}", Uuid::new_v4()).into(),
         })
+    }
+
+    /// The same, asked in another way.
+    pub(crate) fn by(&self, api: Api) -> Self {
+        Self { api, ..self.clone() }
     }
 
     /// The same run, at another Nexus.
@@ -102,33 +118,56 @@ impl Target {
 
     /// Publishes an event and waits until it is durable.
     pub(crate) async fn publish(&self, event: &Event) -> Result<()> {
+        let Api::CloudEvents = self.api else { return self.publish_batch(std::slice::from_ref(event)).await };
         let mut body = String::new();
         event.write(&mut body);
-        self.post("application/cloudevents+json", body).await
+        self.post("/v1/events", "application/cloudevents+json", &body, 201).await
     }
 
     /// Publishes events in one request and waits until they are durable.
     pub(crate) async fn publish_batch(&self, events: &[Event]) -> Result<()> {
-        let mut body = String::from("[");
-        for event in events {
-            if body.len() > 1 {
+        let mut body = String::from(match self.api {
+            Api::CloudEvents => "[",
+            Api::Centrifugo => r#"{"commands":["#,
+        });
+        for (number, event) in events.iter().enumerate() {
+            if number > 0 {
                 body.push(',');
             }
-            event.write(&mut body);
+            match self.api {
+                Api::CloudEvents => event.write(&mut body),
+                Api::Centrifugo => {
+                    let Event { r#type, subject, .. } = event;
+                    write!(body, r#"{{"broadcast":{{"channels":["{type}","{subject}"],"data":"#)
+                        .expect("a string takes any text");
+                    event.write(&mut body);
+                    body.push_str("}}");
+                }
+            }
         }
-        body.push(']');
-        self.post("application/cloudevents-batch+json", body).await
+        match self.api {
+            Api::CloudEvents => {
+                body.push(']');
+                self.post("/v1/events", "application/cloudevents-batch+json", &body, 201).await
+            }
+            Api::Centrifugo => {
+                body.push_str("]}");
+                self.post("/api/batch", "application/json", &body, 200).await
+            }
+        }
     }
 
-    async fn post(&self, content_type: &str, body: String) -> Result<()> {
+    async fn post(&self, path: &str, content_type: &str, body: &str, expected: u16) -> Result<()> {
         let Self { address, token, .. } = self;
         let length = body.len();
         let request = format!(
-            "POST /v1/events HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
              content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         let answer = self.connections.ask(request.as_bytes()).await.context("send events")?;
-        ensure!(answer.status == 201, "a publish was answered with {}: {}", answer.status, answer.body);
+        // Centrifugo tells of a refusal in the body.
+        let is_done = answer.status == expected && !answer.body.contains("\"error\"");
+        ensure!(is_done, "a publish was answered with {}: {}", answer.status, answer.body);
         Ok(())
     }
 }

@@ -52,7 +52,7 @@ enum Only {
     Realtime(realtime::Args),
     /// Clients that do not read, and ten thousand whose Nexus is killed.
     Recovery(recovery::Args),
-    /// Nexus beside Socket.IO, socketioxide, Centrifuge and a bare loop of sends.
+    /// Nexus beside Centrifugo, Socket.IO, socketioxide and a bare loop of sends.
     Compare(compare::Args),
 }
 

@@ -40,8 +40,9 @@ const LOCAL_PATH_PROVISIONER: Program =
 /// What installs the chart.
 const HELM: Program = Program { source: "xtask/helm", package: "helm.sh/helm/v4/cmd/helm" };
 
-/// The library under Centrifugo, which `cargo xtask bench compare` measures beside Nexus.
-const CENTRIFUGE: Program = Program { source: "bench/compare/centrifuge", package: "." };
+/// What `cargo xtask bench compare` measures beside Nexus.
+const CENTRIFUGO: Program =
+    Program { source: "bench/compare/centrifugo", package: "github.com/centrifugal/centrifugo/v6" };
 
 /// Those built in Go modules of this repository, which name the same versions of what they share: that is compiled once.
 const PROGRAMS: [Program; 4] = [KUBERNETES_PROGRAM, COREDNS, LOCAL_PATH_PROVISIONER, HELM];
@@ -114,9 +115,9 @@ pub fn local_path_provisioner() -> Result<PathBuf> {
     LOCAL_PATH_PROVISIONER.built(Pace::Awaited)
 }
 
-/// A server on the library under Centrifugo, as fast as Go makes it.
-pub fn centrifuge() -> Result<PathBuf> {
-    CENTRIFUGE.built(Pace::Awaited)
+/// Centrifugo, as fast as Go makes it.
+pub fn centrifugo() -> Result<PathBuf> {
+    CENTRIFUGO.built(Pace::Awaited)
 }
 
 /// `kubectl`: a name of the one Kubernetes binary.
@@ -146,7 +147,7 @@ impl Program {
 
     /// The compiler's flags.
     fn work(self) -> &'static str {
-        if self.source == CENTRIFUGE.source { "-gcflags=" } else { go::LESS_WORK }
+        if self.source == CENTRIFUGO.source { "-gcflags=" } else { go::LESS_WORK }
     }
 
     /// What the store calls it.

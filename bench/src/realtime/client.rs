@@ -77,8 +77,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Opens a connection of Centrifuge, connects, and waits until all subscriptions stand: a channel for each.
-    pub(super) async fn open_centrifuge(target: &Target, source: IpAddr, subscriptions: &[Value]) -> Result<Self> {
+    /// Opens a connection of Centrifugo, connects, and waits until all subscriptions stand: a channel for each.
+    pub(super) async fn open_centrifugo(target: &Target, source: IpAddr, subscriptions: &[Value]) -> Result<Self> {
         let mut client = Self::upgrade(target, source, None, "/connection/websocket").await?;
         client.lines = true;
         let mut commands = vec![json!({ "id": 1, "connect": { "token": target.token() } }).to_string()];

@@ -43,8 +43,8 @@ pub(super) enum Protocol {
     WebSocket,
     /// Socket.IO over a WebSocket.
     SocketIo,
-    /// JSON of Centrifuge.
-    Centrifuge,
+    /// The JSON protocol of Centrifugo.
+    Centrifugo,
 }
 
 impl Crowd {
@@ -68,7 +68,7 @@ impl Crowd {
                     match protocol {
                         Protocol::WebSocket => Client::open(&target, source, &subscriptions).await,
                         Protocol::SocketIo => Client::open_socket_io(&target, source, &subscriptions).await,
-                        Protocol::Centrifuge => Client::open_centrifuge(&target, source, &subscriptions).await,
+                        Protocol::Centrifugo => Client::open_centrifugo(&target, source, &subscriptions).await,
                     }
                 };
                 let client = timeout(OPENED, client).await.with_context(|| format!("client {number} is not open"));

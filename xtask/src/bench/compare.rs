@@ -67,21 +67,23 @@ struct Other {
     name: &'static str,
     /// What its clients speak, as the load generator calls it.
     protocol: &'static str,
-    /// Takes the address to listen on as its last argument.
     command: Command,
+    /// The argument that tells it where to listen, of no other process.
+    listen: fn(SocketAddr) -> String,
 }
 
 /// Measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let Ground { program, generator, services, listen, token, folder, .. } = Ground::prepare()?;
-    let others = others(&generator, &folder)?;
+    let Ground { program, generator, services, listen, token, key, folder } = Ground::prepare()?;
+    let others = others(&generator, &folder, &key)?;
     let process = memory::process_of(&program, &[]).context("find the process of Nexus")?;
     let load = Load { generator: &generator, token: &token, args };
     let mut all = vec![("Nexus", load.measure("Nexus", "web-socket", listen, process)?)];
     for other in others {
         let name = other.name;
-        let (listen, process) = started(&services, other.command, name)?;
-        all.push((name, load.measure(name, other.protocol, listen, process)?));
+        let protocol = other.protocol;
+        let (listen, process) = started(&services, other)?;
+        all.push((name, load.measure(name, protocol, listen, process)?));
     }
     let file = store::clone_root().join(&args.table);
     fs::write(&file, page(&Machine::here()?, args, &all)).with_context(|| format!("write {}", file.display()))?;
@@ -93,8 +95,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds and installs them.
-fn others(generator: &Path, folder: &BuildFolder) -> Result<[Other; 4]> {
+/// Builds and installs them, as their documentation sets them up. Centrifugo checks tokens by this key; the others ask
+/// nobody who they are.
+fn others(generator: &Path, folder: &BuildFolder, key: &str) -> Result<[Other; 4]> {
     let root = store::clone_root().join("bench/compare");
     let step = output::Step::start("build socketioxide's server");
     let manifest = root.join("socketioxide/Cargo.toml");
@@ -105,24 +108,44 @@ fn others(generator: &Path, folder: &BuildFolder) -> Result<[Other; 4]> {
     fs::copy(root.join("socket-io/server.mjs"), packages.join("server.mjs")).context("copy Socket.IO's server")?;
     let mut socket_io = Command::new("node");
     socket_io.arg(packages.join("server.mjs"));
+    let mut centrifugo = Command::new(tools::centrifugo()?);
+    centrifugo.args(["--http_server.address=127.0.0.1", "--http_api.insecure", "--log.level=error"]);
+    centrifugo.env("CENTRIFUGO_CLIENT_TOKEN_HMAC_SECRET_KEY", key);
+    centrifugo.env("CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_ALLOW_SUBSCRIBE_FOR_CLIENT", "true");
+    centrifugo.env("CENTRIFUGO_USAGE_STATS_DISABLED", "true");
+    let address = |listen: SocketAddr| listen.to_string();
+    let program = |name: &str| Command::new(store::target().join("release").join(name));
     Ok([
-        Other { name: "Socket.IO 4.8.4", protocol: "socket-io", command: socket_io },
+        Other {
+            name: "Centrifugo 6.9.1",
+            protocol: "centrifugo",
+            command: centrifugo,
+            listen: |listen| format!("--http_server.port={}", listen.port()),
+        },
+        Other { name: "Socket.IO 4.8.4", protocol: "socket-io", command: socket_io, listen: address },
         Other {
             name: "socketioxide 0.18.9",
             protocol: "socket-io",
-            command: Command::new(store::target().join("release/azora-compare-socketioxide")),
+            command: program("azora-compare-socketioxide"),
+            listen: address,
         },
-        Other { name: "centrifuge 0.40.1", protocol: "centrifuge", command: Command::new(tools::centrifuge()?) },
-        Other { name: "bare loop of sends", protocol: "web-socket", command: Command::new(load::bare(generator)) },
+        Other {
+            name: "bare loop of sends",
+            protocol: "web-socket",
+            command: Command::new(load::bare(generator)),
+            listen: address,
+        },
     ])
 }
 
 /// Starts a server; where it listens, and which process it is.
-fn started(services: &Services, mut command: Command, name: &str) -> Result<(SocketAddr, u32)> {
+fn started(services: &Services, mut other: Other) -> Result<(SocketAddr, u32)> {
+    let Other { name, .. } = other;
     let listen = free_address()?;
-    services.add(command.arg(listen.to_string())).with_context(|| format!("start {name}"))?;
+    let argument = (other.listen)(listen);
+    services.add(other.command.arg(&argument)).with_context(|| format!("start {name}"))?;
     services.until(name, || TcpStream::connect(listen).is_ok())?;
-    let process = memory::process_with(&listen.to_string()).with_context(|| format!("find the process of {name}"))?;
+    let process = memory::process_with(&argument).with_context(|| format!("find the process of {name}"))?;
     Ok((listen, process))
 }
 
@@ -152,8 +175,8 @@ fn page(machine: &Machine, args: &Args, all: &[(&str, Figures)]) -> String {
          Written by `cargo xtask bench compare`; measure them again with the same command. One run on {}, each part {} s, \
          one server after the other under the same load. Generator and server share the cores, so the server's CPU \
          seconds say more than the clock. Nexus checks a token of each client and answers a publish when the event is \
-         durable in Postgres; its stores take their part of the same cores and are not counted. The others keep nothing \
-         and ask nobody who they are. The bare loop sends the same bytes to one client after the other and does nothing \
+         durable in Postgres; its stores take their part of the same cores and are not counted. Centrifugo checks a \
+         token too; Socket.IO and socketioxide ask nobody who they are. None of them keeps anything. The bare loop sends the same bytes to one client after the other and does nothing \
          else: what it takes, the kernel takes.\n\n| what |",
         machine.words(),
         args.seconds,
@@ -180,10 +203,7 @@ fn page(machine: &Machine, args: &Args, all: &[(&str, Figures)]) -> String {
     });
     let what = format!("{clients} clients on topics of their own, {} a second", first.own_topics.events_per_second);
     row(&what, &|figures| measured(&figures.own_topics));
-    page.push_str(
-        "\nA latency runs from the moment an event was due to be published until a client holds it. Centrifuge is the \
-         library under Centrifugo, which itself could not be had from the package registries here.\n",
-    );
+    page.push_str("\nA latency runs from the moment an event was due to be published until a client holds it.\n");
     page
 }
 
