@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -21,6 +21,13 @@ const SUBSCRIBED_AGAIN: Duration = Duration::from_secs(1);
 
 thread_local! {
     static BROUGHT: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// An address of this machine for so many clients as have ports, of this run alone: a port of another run that has just
+/// ended may not be taken for a minute, and looking for a free one takes the time of opening.
+pub(crate) fn address_of_run(number: u8) -> IpAddr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(127, high, low, number))
 }
 
 /// A client whose subscriptions stand.

@@ -1,11 +1,10 @@
 //! Many clients at once, and the events that they are sent.
 
-use super::client::Client;
+use super::client::{Client, address_of_run};
 use super::meter::Meter;
 use crate::target::{Event, Target};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -48,7 +47,7 @@ pub(super) enum Protocol {
 }
 
 impl Crowd {
-    /// Opens so many clients from the address 127.0.0.`source`, and waits until all have subscribed.
+    /// Opens so many clients from the address `source` of this run, and waits until all have subscribed.
     pub(super) async fn open(
         target: &Target,
         meter: &Arc<Meter>,
@@ -62,7 +61,7 @@ impl Crowd {
             let place = Arc::clone(&places).acquire_owned().await?;
             let target = target.clone();
             opening.spawn(async move {
-                let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, source));
+                let source = address_of_run(source);
                 let subscriptions = subscriptions(interest, number);
                 let client = async {
                     match protocol {

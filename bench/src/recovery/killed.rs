@@ -2,10 +2,10 @@
 
 use super::Arguments;
 use super::follower::Follower;
+use crate::realtime::client::address_of_run;
 use crate::target::{Event, Target};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,7 @@ async fn one(
     [opened, had, lost_their_pod, again, all_are_back]: [Arc<Barrier>; 5],
 ) -> Result<One> {
     let address = 10 + u8::try_from(number / OF_ONE_ADDRESS).unwrap_or(0);
-    let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, address));
+    let source = address_of_run(address);
     let mut follower = Follower::new(SUBJECT, SERIES);
     let place = places.acquire().await?;
     let mut client = follower.connect(target, source, None).await?;

@@ -3,12 +3,12 @@
 
 use super::Arguments;
 use super::follower::Follower;
-use crate::realtime::client::Client;
+use crate::realtime::client::{Client, address_of_run};
 use crate::realtime::process::Process;
 use crate::target::{Event, Target};
 use anyhow::Result;
 use serde::Serialize;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -44,7 +44,7 @@ pub(super) struct Figures {
 
 pub(super) async fn measure(target: &Target, arguments: &Arguments) -> Result<Figures> {
     let server = Process(arguments.process);
-    let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+    let source = address_of_run(9);
     let mut clients = Vec::new();
     for number in 0..arguments.stalled_clients {
         let subject = number % SUBJECTS;
