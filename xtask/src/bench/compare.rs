@@ -1,6 +1,7 @@
 //! `cargo xtask bench compare`: Nexus beside the servers of others, and beside a bare loop of sends, one after the other
 //! under the same load in the same run.
 
+use super::realtime::{Flow, Idle, OneToAll};
 use super::table::Machine;
 use super::{Ground, free_address, load, memory};
 use crate::cargo::BuildFolder;
@@ -35,31 +36,6 @@ struct Figures {
     fan_out: Vec<Flow>,
     one_to_all: OneToAll,
     own_topics: Flow,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Idle {
-    clients: u32,
-    opened_per_second: f64,
-    resident_bytes_per_client: f64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Flow {
-    clients: u32,
-    events_per_second: u32,
-    deliveries_per_second: f64,
-    missing: u64,
-    p50_ms: f64,
-    p99_ms: f64,
-    server_cpu_seconds_per_million: f64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct OneToAll {
-    clients: u32,
-    events: u32,
-    median_ms: f64,
 }
 
 /// A server beside Nexus.

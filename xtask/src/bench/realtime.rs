@@ -6,7 +6,7 @@ use super::{Ground, KEPT_EVENTS, free_address, memory};
 use crate::nexus::Local;
 use crate::{output, run, store};
 use anyhow::{Context as _, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
@@ -36,22 +36,24 @@ struct Figures {
     socket_io: Idle,
 }
 
-#[derive(Deserialize)]
-struct Idle {
-    clients: u32,
-    opened_per_second: f64,
-    resident_bytes_per_client: f64,
+/// Connections that get nothing.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Idle {
+    pub(super) clients: u32,
+    pub(super) opened_per_second: f64,
+    pub(super) resident_bytes_per_client: f64,
 }
 
-#[derive(Deserialize)]
-struct Flow {
-    clients: u32,
-    events_per_second: u32,
-    deliveries_per_second: f64,
-    missing: u64,
-    p50_ms: f64,
-    p99_ms: f64,
-    server_cpu_seconds_per_million: f64,
+/// A rate of events, and how they arrived.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Flow {
+    pub(super) clients: u32,
+    pub(super) events_per_second: u32,
+    pub(super) deliveries_per_second: f64,
+    pub(super) missing: u64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) server_cpu_seconds_per_million: f64,
 }
 
 #[derive(Deserialize)]
@@ -61,11 +63,12 @@ struct OwnTopics {
     from_commit: Percentiles,
 }
 
-#[derive(Deserialize)]
-struct OneToAll {
-    clients: u32,
-    events: u32,
-    median_ms: f64,
+/// One event for every client.
+#[derive(Serialize, Deserialize)]
+pub(super) struct OneToAll {
+    pub(super) clients: u32,
+    pub(super) events: u32,
+    pub(super) median_ms: f64,
 }
 
 /// Measures and prints.
