@@ -11,6 +11,9 @@ pub const EVERYONE: &str = "everyone";
 /// Kind of the rooms that hold one person each.
 pub const PERSON: &str = "user";
 
+/// Longest name of a room, in bytes: far below what an index of Postgres holds, which is what a room is found by.
+pub(crate) const ROOM_BYTES_MAX: usize = 512;
+
 /// Stands between two rooms; no room has a control character.
 pub(crate) const SEPARATOR: char = '\x1f';
 

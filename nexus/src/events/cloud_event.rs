@@ -169,10 +169,14 @@ impl Reader {
         if self.attributes.remove("data_base64").is_some() {
             self.refuse("data_base64", "binary data is not accepted; every registered type has JSON data");
         }
-        self.attributes.remove("data").unwrap_or_else(|| {
+        let Some(data) = self.attributes.remove("data") else {
             self.refuse("data", "is required");
-            Value::Null
-        })
+            return Value::Null;
+        };
+        if holds_nul(&data) {
+            self.refuse("data", "must have no NUL in a name or a text: the database cannot read it");
+        }
+        data
     }
 
     /// A producer's own reference to a schema of its own is not stored.
@@ -206,6 +210,16 @@ impl Reader {
             }
         }
         rest.into_iter().collect()
+    }
+}
+
+/// Postgres keeps a NUL in a document, and fails whoever looks into that.
+fn holds_nul(data: &Value) -> bool {
+    match data {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(holds_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -274,6 +288,8 @@ mod tests {
             ("time", json!(5)),
             ("datacontenttype", json!("text/plain")),
             ("data_base64", json!("AA==")),
+            ("data", json!({"a": [{"b": "c\u{0}d"}]})),
+            ("data", json!({"a": {"b\u{0}c": 1}})),
             ("dataschema", json!(1)),
             ("dataschema", json!("/v1/event-types/wallet.created/versions/two")),
             ("position", json!("1.1")),

@@ -10,7 +10,7 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::audience::{self, Audience, EVERYONE};
+use super::audience::{self, Audience, EVERYONE, ROOM_BYTES_MAX};
 use super::choice::{Choice, Choices};
 use super::version::{self, Earlier, Version};
 use super::{CloudEvent, Pattern, Violation, education, finance, marketplace, system};
@@ -226,10 +226,15 @@ impl Definition {
         };
         let mut violations = version.violations(&event.data);
         let data = self.current_data(event);
-        for field in self.audience.iter().filter_map(|template| audience::field(template)) {
+        for (template, field) in self.audience.iter().filter_map(|one| Some((one, audience::field(one)?))) {
             let id = data.get(field).and_then(Value::as_str).unwrap_or_default();
+            let mut refuse = |message: String| violations.push(Violation::new(format!("/data/{field}"), message));
             if id.contains(char::is_control) {
-                violations.push(Violation::new(format!("/data/{field}"), "must have no control characters"));
+                refuse("must have no control characters".to_owned());
+            }
+            let kind_bytes = template.find('{').unwrap_or_default();
+            if kind_bytes + id.len() > ROOM_BYTES_MAX {
+                refuse(format!("must have at most {} bytes", ROOM_BYTES_MAX.saturating_sub(kind_bytes)));
             }
         }
         violations
@@ -359,6 +364,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::events::finance::MiningReward;
     use crate::events::parcel::{self, text};
 
     fn reward(subject: &str, data: &Value) -> CloudEvent {
@@ -418,6 +424,22 @@ mod tests {
     fn an_id_with_a_control_character_is_refused() {
         let data = json!({"wallet_id": "a\u{1f}b", "block_height": 7, "money": {"amount_minor": 1, "currency": "AZR"}});
         assert_eq!(paths("wallet/1", &data), ["/data/wallet_id"]);
+    }
+
+    #[test]
+    fn an_id_that_no_index_holds_is_refused() {
+        let mut definition = Definition::of::<MiningReward>();
+        definition.versions[0] =
+            Version::new("mining.reward", 1, json!({}), definition.audience.clone()).expect("a schema");
+        let registry = Registry::built_in().with(definition);
+        for (bytes, refused) in
+            [(ROOM_BYTES_MAX - "wallet/".len(), false), (ROOM_BYTES_MAX - "wallet/".len() + 1, true)]
+        {
+            let event = reward("wallet/1", &json!({"wallet_id": "w".repeat(bytes)}));
+            let violations = registry.validate(&event).err().unwrap_or_default();
+            let wanted = Violation::new("/data/wallet_id", "must have at most 505 bytes");
+            assert_eq!(violations, if refused { vec![wanted] } else { Vec::new() }, "{bytes}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::audience::ROOM_BYTES_MAX;
 use crate::events::{Choice, Pattern, Registry};
 use crate::log::{Entry, FindVersion, Versions};
 use crate::position::Position;
@@ -17,9 +18,6 @@ const ATTRIBUTE_BYTES_MAX: usize = 256;
 
 /// Longest name of an attribute, in bytes, as `CloudEvents` recommends.
 const ATTRIBUTE_NAME_BYTES_MAX: usize = 20;
-
-/// Longest name of a room, in bytes: a kind, and an id as long as the registry lets them be.
-const ROOM_BYTES_MAX: usize = 512;
 
 /// What a client asks for, as it says it. An event must be all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Version, description and statements of each file in `migrations/`. One that was released is never changed.
-const FILES: [(i64, &str, &str); 16] = [
+const FILES: [(i64, &str, &str); 17] = [
     (1, "log", include_str!("../../migrations/0001_log.sql")),
     (2, "users", include_str!("../../migrations/0002_users.sql")),
     (3, "idempotency", include_str!("../../migrations/0003_idempotency.sql")),
@@ -24,6 +24,7 @@ const FILES: [(i64, &str, &str); 16] = [
     (14, "publish_trace", include_str!("../../migrations/0014_publish_trace.sql")),
     (15, "audience_index", include_str!("../../migrations/0015_audience_index.sql")),
     (16, "publish_version", include_str!("../../migrations/0016_publish_version.sql")),
+    (17, "refused", include_str!("../../migrations/0017_refused.sql")),
 ];
 
 /// All of them, in their order.

@@ -74,6 +74,31 @@ async fn pages_lead_through_the_whole_history_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn text_that_postgres_cannot_hold_breaks_no_choice_by_attributes() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let mut refused = event("refused", "a");
+    refused["data"]["component"] = json!("a\u{0}b");
+    let refused = client.post("/v1/events", &refused).await;
+    assert_eq!((refused.status, refused.violations()), (422, vec!["/data"]));
+
+    client.publish(&event("first", "a")).await;
+    // As it may have been logged before it was refused.
+    let insert = r#"WITH old AS (
+            INSERT INTO log (seq, outbox_id, key, type, subject, event)
+            SELECT seq, -seq, gen_random_uuid(), 'health.check', 'system/a', event::json FROM (VALUES
+                (2, '{"id":"nul","tenant":"7","data":{"component":"a\u0000b"}}'),
+                (3, '{"id":"half","tenant":"8","data":{"component":"a\ud800b"}}')
+            ) AS old (seq, event) RETURNING seq
+        ) UPDATE head SET seq = (SELECT max(seq) FROM old)"#;
+    sqlx::query(insert).execute(&world.postgres).await.expect("they are there");
+    for (query, wanted) in [("attributes=id=first", "first"), ("attributes=tenant=7", "nul")] {
+        let page = client.history(query).await;
+        assert_eq!((page.status, ids(&page.body)), (200, vec![wanted]), "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_chooses_by_attributes_and_waits_for_them() {
     let world = World::new().await;
     let client = world.nexus().await.client;

@@ -157,6 +157,20 @@ async fn what_the_api_would_refuse_is_refused_with_the_name_of_the_argument() {
         (Given { subject: "system/".to_owned(), ..valid() }, "subject must have the form system/{id}".to_owned()),
         (Given { data: json!([]), ..valid() }, "data must be a JSON object".to_owned()),
         (Given { data: large, ..valid() }, "the event has more than 65536 bytes".to_owned()),
+        (
+            Given { data: json!({"component": "a\u{0}b"}), ..valid() },
+            "data must hold only text and numbers that Postgres can read: unsupported Unicode escape sequence"
+                .to_owned(),
+        ),
+        (
+            Given {
+                event_type: "mining.reward",
+                subject: "wallet/1".to_owned(),
+                data: json!({"wallet_id": "w".repeat(506)}),
+                ..valid()
+            },
+            "data has more than 512 bytes in a field that names the audience: {\"wallet/{wallet_id}\"}".to_owned(),
+        ),
     ] {
         assert_eq!(given.publish(&mut connection).await, Err(wanted));
     }
