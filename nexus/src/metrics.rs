@@ -58,6 +58,14 @@ pub struct Metrics {
     pub stamped_events: Counter,
     /// Batches that this pod's sequencer committed.
     pub stamped_batches: Counter,
+    /// Events that the log could not take and this pod's sequencer set aside.
+    pub refused_events: Counter,
+    /// Events that wait for their place, as Postgres last said.
+    pub outbox_events: Gauge,
+    /// For how long the oldest of them waits.
+    pub outbox_oldest_milliseconds: Gauge,
+    /// Entries that this pod has not applied yet, as Postgres last said.
+    pub log_lag: Gauge,
     /// Publishing requests that wait for a commit.
     pub publish_queue_requests: Gauge,
     /// Requests and commands that came too often.
@@ -70,6 +78,8 @@ pub struct Metrics {
     pub ring_entries: Gauge,
     /// 1 while this pod's sequencer leads.
     pub sequencer_leading: Gauge,
+    /// 1 while Postgres answers.
+    pub postgres_reachable: Gauge,
     /// Connections to Postgres that are open.
     pub postgres_connections: Gauge,
     /// The caches and the documents.
@@ -92,12 +102,17 @@ impl Metrics {
             duplicate_events: Counter::default(),
             stamped_events: Counter::default(),
             stamped_batches: Counter::default(),
+            refused_events: Counter::default(),
+            outbox_events: Gauge::default(),
+            outbox_oldest_milliseconds: Gauge::default(),
+            log_lag: Gauge::default(),
             publish_queue_requests: Gauge::default(),
             throttled: Family::default(),
             wake_ups: Family::default(),
             log_head: Gauge::default(),
             ring_entries: Gauge::default(),
             sequencer_leading: Gauge::default(),
+            postgres_reachable: Gauge::default(),
             postgres_connections: Gauge::default(),
             sync: SyncMetrics::register(&mut registry),
             stream: StreamMetrics::register(&mut registry, event_types),
@@ -122,6 +137,18 @@ impl Metrics {
             metrics.stamped_batches.clone(),
         );
         registry.register(
+            "refused_events",
+            "Events set aside in outbox_refused because the log cannot take them",
+            metrics.refused_events.clone(),
+        );
+        registry.register("outbox_events", "Events that wait for their place", metrics.outbox_events.clone());
+        registry.register(
+            "outbox_oldest_milliseconds",
+            "For how long the oldest event waits for its place",
+            metrics.outbox_oldest_milliseconds.clone(),
+        );
+        registry.register("log_lag", "Entries that this pod has not applied yet", metrics.log_lag.clone());
+        registry.register(
             "publish_queue_requests",
             "Publishing requests that wait for a commit",
             metrics.publish_queue_requests.clone(),
@@ -131,6 +158,7 @@ impl Metrics {
         registry.register("log_head", "Newest entry that this pod has applied", metrics.log_head.clone());
         registry.register("log_ring_entries", "Entries in this pod's ring", metrics.ring_entries.clone());
         registry.register("sequencer_leading", "1 while this pod's sequencer leads", metrics.sequencer_leading.clone());
+        registry.register("postgres_reachable", "1 while Postgres answers", metrics.postgres_reachable.clone());
         registry.register("postgres_connections", "Open connections of the pool", metrics.postgres_connections.clone());
         Self { registry: Arc::new(registry), ..metrics }
     }

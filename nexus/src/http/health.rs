@@ -18,6 +18,9 @@ use crate::problem::ApiError;
 /// Longest a check may take: shorter than a probe's own timeout.
 const CHECK_DEADLINE: Duration = Duration::from_millis(900);
 
+/// Events that wait longer than this for their place do not get on: a leader is followed by the next one sooner.
+const WAITING_MILLISECONDS_MAX: i64 = 5_000;
+
 pub(super) fn routes() -> Routes {
     let operation = |path, id, summary, answer| Operation {
         answers: vec![answer],
@@ -64,7 +67,8 @@ async fn ready(State(state): State<AppState>) -> Result<&'static str, ApiError> 
 /// How every part does.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Health {
-    /// `ready`; `degraded` when a part that can be missed is away; `unavailable` when requests cannot be served.
+    /// `ready`; `degraded` when a part that can be missed is away, or events do not get on; `unavailable` when requests
+    /// cannot be served.
     status: &'static str,
     postgres: Dependency,
     redis: Dependency,
@@ -96,6 +100,8 @@ struct LogHealth {
     waiting: Option<i64>,
     /// For how long the oldest of them waits, in milliseconds; 0 when none does.
     waiting_milliseconds: Option<i64>,
+    /// Events that the log could not take. They stand in the table `outbox_refused`, and wait for a person.
+    refused: Option<i64>,
 }
 
 /// Who stamps.
@@ -116,7 +122,9 @@ async fn health(State(state): State<AppState>) -> Response {
     });
     let mongo = measure(async { state.mongo.run_command(doc! { "ping": 1 }).await.ok() });
     let ((postgres, head), standing, (redis, _), (mongo, _)) = tokio::join!(postgres, standing, redis, mongo);
-    let status = match (postgres.reachable, redis.reachable && mongo.reachable) {
+    let gets_on =
+        standing.as_ref().is_none_or(|log| log.refused == 0 && log.waiting_milliseconds < WAITING_MILLISECONDS_MAX);
+    let status = match (postgres.reachable, redis.reachable && mongo.reachable && gets_on) {
         (false, _) => "unavailable",
         (true, false) => "degraded",
         (true, true) => "ready",
@@ -125,7 +133,8 @@ async fn health(State(state): State<AppState>) -> Response {
     let lag = head.map(|head| (head - applied).max(0));
     let waiting = standing.as_ref().map(|standing| standing.waiting);
     let waiting_milliseconds = standing.as_ref().map(|standing| standing.waiting_milliseconds);
-    let log = LogHealth { head, applied, lag, waiting, waiting_milliseconds };
+    let refused = standing.as_ref().map(|standing| standing.refused);
+    let log = LogHealth { head, applied, lag, waiting, waiting_milliseconds, refused };
     let leader = standing.and_then(|standing| standing.leader);
     let sequencer = SequencerHealth { leading: state.wake.is_leading(), leader };
     let pod = state.pod.to_string();
@@ -145,6 +154,14 @@ async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let waiting = state.publisher.waiting_requests();
     metrics.publish_queue_requests.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     metrics.log_head.set(state.tail.head());
+    let standing = tokio::time::timeout(CHECK_DEADLINE, standing::look(&state.postgres)).await;
+    metrics.postgres_reachable.set(i64::from(matches!(standing, Ok(Ok(_)))));
+    // While it is not, these stay what they were.
+    if let Ok(Ok(log)) = standing {
+        metrics.outbox_events.set(log.waiting);
+        metrics.outbox_oldest_milliseconds.set(log.waiting_milliseconds);
+        metrics.log_lag.set((log.head - state.tail.head()).max(0));
+    }
     metrics.ring_entries.set(i64::try_from(state.tail.ring_entries()).unwrap_or(i64::MAX));
     metrics.sequencer_leading.set(i64::from(state.wake.is_leading()));
     metrics.postgres_connections.set(i64::from(state.postgres.size()));

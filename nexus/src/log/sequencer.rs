@@ -4,6 +4,7 @@
 use std::mem;
 use std::time::{Duration, SystemTime};
 
+use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::partitions::{self, ManagePartitions, Partition};
 use super::publisher::Groups;
 use super::queue::Group;
-use super::stamp::{Committed, Stamper};
+use super::stamp::{self, Committed, Stamper};
 use super::tail::Tail;
 use super::wake::Wake;
 use crate::chain::Chain;
@@ -128,7 +129,7 @@ impl Sequencer {
                     return Err(error);
                 }
             };
-            if before.head.is_none() {
+            if before.head.is_none() && !leader.stamper.is_looking() {
                 self.tell(mem::take(&mut before)).await;
                 self.wait_for_work().await;
             }
@@ -167,17 +168,41 @@ impl Sequencer {
                 let group = if committed.answers(group.events()) { mem::take(group) } else { Group::default() };
                 Ok(Batch { head, committed: Some((committed, begun)), group })
             }
-            // The connection lives, and nothing was stamped: the group must not hold up the outbox.
-            Err(LeadLog::StampEvents(sqlx::Error::Database(refusal))) if !group.is_empty() => {
-                tracing::debug!(
-                    error = %Chain(&*refusal),
-                    "a group is committed by way of the outbox"
-                );
-                self.groups.commit_apart(mem::take(group));
+            // The connection lives, and nothing was stamped: neither a group nor an event may hold up all others.
+            Err(LeadLog::StampEvents(sqlx::Error::Database(refusal)))
+                if !group.is_empty() || stamp::is_of_an_event(&*refusal) =>
+            {
+                if !group.is_empty() && !by.stamper.is_looking() {
+                    tracing::debug!(error = %Chain(&*refusal), "a group is committed by way of the outbox");
+                    self.groups.commit_apart(mem::take(group));
+                }
+                if stamp::is_of_an_event(&*refusal) {
+                    self.narrow(connection, by, &*refusal).await?;
+                }
                 Ok(Batch::default())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Looks for the event of the outbox that the log cannot take, and sets it aside once it is found.
+    async fn narrow(
+        &self,
+        connection: &mut PgConnection,
+        by: &mut Leader,
+        refusal: &dyn DatabaseError,
+    ) -> Result<(), LeadLog> {
+        let narrowed = async { by.stamper.narrow(connection, refusal).await.map_err(LeadLog::StampEvents) };
+        if let Some((id, event_type)) = step(narrowed).await? {
+            self.metrics.refused_events.inc();
+            tracing::error!(
+                outbox.id = id,
+                event.r#type = event_type,
+                error = %Chain(refusal),
+                "the log cannot take an event; it waits in the table outbox_refused"
+            );
+        }
+        Ok(())
     }
 
     /// Tells this pod, the others and the publishers what became of a batch.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff_sqlx::Timestamp;
 use sqlx::PgConnection;
+use sqlx::error::DatabaseError;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -15,6 +16,9 @@ use crate::traces::Delivery;
 
 /// Most events of the outbox in one batch: one commit for many, yet short enough that a batch is never waited for long.
 const OUTBOX_EVENTS_MAX: i64 = 1_000;
+/// Bytes of them, as Postgres stores them, after which a batch takes no further one: whatever is published, a batch ends
+/// within its deadline and fits into a small pod's memory.
+const OUTBOX_BYTES_MAX: i64 = 4 * 1024 * 1024;
 
 /// How long, after a batch held an event that was there before, every batch is looked through for such.
 const DUPLICATES_PERIOD: Duration = Duration::from_secs(10);
@@ -62,13 +66,17 @@ const STAMP: &str = "
 WITH place AS MATERIALIZED (
     SELECT epoch, seq FROM head WHERE cardinality($3::uuid[]) > 0 OR EXISTS (SELECT FROM outbox) FOR UPDATE
 ), taken AS (
-    DELETE FROM outbox WHERE id = ANY (ARRAY(SELECT id FROM outbox ORDER BY id LIMIT $1))
-    RETURNING id, key, type, subject, event, audience
+    DELETE FROM outbox WHERE id = ANY (ARRAY(
+        SELECT id FROM (
+            SELECT id, sum(pg_column_size(event)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - pg_column_size(event)
+            FROM outbox ORDER BY id LIMIT $1
+        ) AS oldest (id, bytes_before) WHERE bytes_before < $8))
+    RETURNING id, key, type, subject, event, audience, pg_column_size(event) AS bytes
 ), given AS MATERIALIZED (
     SELECT nextval('outbox_id') AS id, key, type, subject, event, string_to_array(audience, E'\\x1f') AS audience, number
     FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[]) WITH ORDINALITY
         AS row (key, type, subject, event, audience, number)
-    WHERE (SELECT count(*) FROM taken) < $1
+    WHERE (SELECT count(*) < $1 AND coalesce(sum(bytes), 0) < $8 FROM taken)
 ), fresh AS (
     INSERT INTO event_key (key, outbox_id) SELECT key, id FROM given ORDER BY key, number
     ON CONFLICT (key) DO NOTHING RETURNING outbox_id
@@ -129,10 +137,26 @@ SELECT place.epoch, place.seq, now() FROM place, moved";
 pub(super) type Row = (i32, Option<i64>, Option<i64>, Option<i64>, Option<Timestamp>, String, String, String, String);
 
 /// Stamps, over one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stamper {
     /// Until then batches may hold events that were there before.
     duplicates_until: Option<Instant>,
+    /// Most events of the outbox in the next batch: fewer while one is looked for that the log cannot take.
+    outbox_max: i64,
+    /// The oldest event of the outbox, before it was tried alone.
+    alone: Option<i64>,
+}
+
+impl Default for Stamper {
+    fn default() -> Self {
+        Self { duplicates_until: None, outbox_max: OUTBOX_EVENTS_MAX, alone: None }
+    }
+}
+
+/// Whether the refusal is of what an event holds, so that no other time would be better: a value that no index takes
+/// (class 54), or one that cannot be worked with (class 22).
+pub(super) fn is_of_an_event(refusal: &dyn DatabaseError) -> bool {
+    refusal.code().is_some_and(|code| code.starts_with("54") || code.starts_with("22"))
 }
 
 impl Stamper {
@@ -143,6 +167,8 @@ impl Stamper {
         channel: &str,
         given: &[NewEvent],
     ) -> Result<Committed, sqlx::Error> {
+        // While an event is looked for, the given ones wait: they would hide which one it is.
+        let given = if self.is_looking() { &[] } else { given };
         let columns = Columns::of(given);
         let all_may_be_new = self.duplicates_until.is_none_or(|until| until <= Instant::now());
         if !given.is_empty() && all_may_be_new {
@@ -155,9 +181,42 @@ impl Stamper {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Committed::Each(columns.stamp(connection, channel).await?))
+        self.alone = match self.outbox_max {
+            1 => sqlx::query_scalar("SELECT min(id) FROM outbox").fetch_one(&mut *connection).await?,
+            _ => None,
+        };
+        let rows = columns.stamp(connection, channel, self.outbox_max).await?;
+        self.outbox_max = (self.outbox_max * 2).min(OUTBOX_EVENTS_MAX);
+        Ok(Committed::Each(rows))
+    }
+
+    /// Whether an event is looked for that the log cannot take.
+    pub(super) fn is_looking(&self) -> bool {
+        self.outbox_max < OUTBOX_EVENTS_MAX
+    }
+
+    /// After a batch was refused for what an event of it holds: the next one is half as large. One that was refused alone
+    /// is set aside, and answered with its type.
+    pub(super) async fn narrow(
+        &mut self,
+        connection: &mut PgConnection,
+        refusal: &dyn DatabaseError,
+    ) -> Result<Option<(i64, String)>, sqlx::Error> {
+        self.outbox_max = (self.outbox_max / 2).max(1);
+        let Some(alone) = self.alone.take() else { return Ok(None) };
+        let set_aside = sqlx::query_as(SET_ASIDE).bind(alone).bind(refusal.message());
+        set_aside.fetch_optional(connection).await
     }
 }
+
+// Unless one with a lower number was committed meanwhile, which then was the one that was tried.
+const SET_ASIDE: &str = "
+WITH refused AS (
+    DELETE FROM outbox WHERE id = $1 AND NOT EXISTS (SELECT FROM outbox WHERE id < $1) RETURNING *
+)
+INSERT INTO outbox_refused (id, key, type, subject, event, audience, queued_at, reason)
+SELECT id, key, type, subject, event, audience, queued_at, $2 FROM refused
+RETURNING id, type";
 
 impl Committed {
     /// How far the log goes now; nothing when it did not grow.
@@ -205,10 +264,15 @@ impl<'a> Columns<'a> {
         }
     }
 
-    async fn stamp(&self, connection: &mut PgConnection, channel: &str) -> Result<Vec<Row>, sqlx::Error> {
-        let statement = sqlx::query_as(STAMP).bind(OUTBOX_EVENTS_MAX).bind(channel);
+    async fn stamp(
+        &self,
+        connection: &mut PgConnection,
+        channel: &str,
+        outbox_max: i64,
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        let statement = sqlx::query_as(STAMP).bind(outbox_max).bind(channel);
         let statement = statement.bind(&self.keys).bind(&self.types).bind(&self.subjects).bind(&self.encoded);
-        statement.bind(&self.audiences).fetch_all(connection).await
+        statement.bind(&self.audiences).bind(OUTBOX_BYTES_MAX).fetch_all(connection).await
     }
 
     /// The head before them, and the time of the batch; nothing when the outbox comes first.

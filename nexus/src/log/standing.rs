@@ -14,10 +14,14 @@ const NAME_BYTES_MAX: usize = 63;
 /// How the log stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
+    /// Number of the newest entry.
+    pub head: i64,
     /// Events that are committed and have no place yet.
     pub waiting: i64,
     /// For how long the oldest of them waits, in milliseconds; 0 when none does.
     pub waiting_milliseconds: i64,
+    /// Events that the log could not take. They wait for a person.
+    pub refused: i64,
     /// Name of the pod that leads.
     pub leader: Option<String>,
 }
@@ -26,7 +30,8 @@ pub struct Standing {
 // name that was written down somewhere would tell of a leader that is no more.
 const LOOK: &str = "
 WITH key AS (SELECT hashtextextended(current_schema || '.sequencer', 0) AS value)
-SELECT count(*), coalesce(greatest(extract(epoch FROM clock_timestamp() - min(queued_at)) * 1000, 0), 0)::bigint,
+SELECT (SELECT seq FROM head), (SELECT count(*) FROM outbox_refused),
+    count(*), coalesce(greatest(extract(epoch FROM clock_timestamp() - min(queued_at)) * 1000, 0), 0)::bigint,
     (SELECT application_name FROM key JOIN pg_locks ON locktype = 'advisory' AND granted AND objsubid = 1
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND classid::bigint = (value >> 32) & 4294967295 AND objid::bigint = value & 4294967295
@@ -35,10 +40,10 @@ FROM outbox";
 
 /// Looks at it.
 pub async fn look(pool: &PgPool) -> Result<Standing, ReadLog> {
-    let (waiting, waiting_milliseconds, holder): (i64, i64, Option<String>) =
+    let (head, refused, waiting, waiting_milliseconds, holder): (i64, i64, i64, i64, Option<String>) =
         bounded(sqlx::query_as(LOOK).fetch_one(pool)).await?;
     let leader = holder.and_then(|name| name.strip_prefix(SEQUENCER).map(str::to_owned));
-    Ok(Standing { waiting, waiting_milliseconds, leader })
+    Ok(Standing { head, waiting, waiting_milliseconds, refused, leader })
 }
 
 /// The name of a sequencer's connection. Of a long name its end is kept: that is where pods differ.

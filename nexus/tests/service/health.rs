@@ -44,7 +44,7 @@ async fn what_waits_for_its_place_is_told_with_its_age() {
     instance.client.publish(&event("one", "a")).await;
     assert_eq!(
         health(&instance).await["log"],
-        json!({"head": 1, "applied": 1, "lag": 0, "waiting": 0, "waiting_milliseconds": 0})
+        json!({"head": 1, "applied": 1, "lag": 0, "waiting": 0, "waiting_milliseconds": 0, "refused": 0})
     );
 
     // Nobody can stamp, and an event has waited for an hour.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use nexus::metrics::WakeUp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Client, Instance, Proxy, World, event, until};
+use crate::support::{Client, Instance, Proxy, World, event, metric, until};
 
 /// Backend of the connection that holds the sequencer's lock.
 async fn leader_backend(world: &World) -> i32 {
@@ -279,6 +279,74 @@ async fn a_transaction_that_holds_the_key_of_one_event_does_not_hold_up_the_othe
     assert_eq!(leader_backend(&world).await, leader, "the lead is not lost over it");
     open.rollback().await.expect("release");
     assert_eq!(held.await.expect("published"), "1.22");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_log_cannot_take_is_set_aside_and_holds_up_no_other() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    client.publish(&event("first", "a")).await;
+    let leader = leader_backend(&world).await;
+    // Every seventh hundred is told in a room whose name fits into no index.
+    let fill = "INSERT INTO outbox (key, type, subject, event, audience)
+        SELECT gen_random_uuid(), 'health.check', 'system/a', json_build_object('id', number::text), CASE
+            WHEN number % 700 = 0
+            THEN ARRAY[(SELECT string_agg(md5(number::text || part), '') FROM generate_series(1, 200) part)]
+            ELSE '{}' END
+        FROM generate_series(1, 2500) number";
+    sqlx::query(fill).execute(&world.postgres).await.expect("fill the outbox");
+    let meanwhile = client.publish(&event("meanwhile", "a")).await;
+    assert_eq!(meanwhile, "1.2499", "it comes after what was committed before it");
+    let log: Vec<String> = sqlx::query_scalar("SELECT event ->> 'id' FROM log ORDER BY seq")
+        .fetch_all(&world.postgres)
+        .await
+        .expect("ask");
+    let wanted: Vec<String> =
+        (1..=2500).filter(|number| number % 700 != 0).map(|number: i64| number.to_string()).collect();
+    assert_eq!((&log[0], &log[1..2498], &log[2498]), (&"first".to_owned(), &*wanted, &"meanwhile".to_owned()));
+    assert_eq!(leader_backend(&world).await, leader, "the lead is not lost over it");
+
+    let refused = "SELECT event ->> 'id', reason FROM outbox_refused ORDER BY id";
+    let refused: Vec<(String, String)> = sqlx::query_as(refused).fetch_all(&world.postgres).await.expect("ask");
+    assert_eq!(refused.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["700", "1400", "2100"]);
+    assert!(refused.iter().all(|(_, reason)| reason.starts_with("index row size")), "{refused:?}");
+    assert_eq!(metric(&client, "nexus_refused_events_total").await, 3);
+    let health = client.get("/health").await.body;
+    assert_eq!((&health["status"], &health["log"]["refused"]), (&json!("degraded"), &json!(3)));
+
+    // As docs/CLIENTS.md says, once what stood in the way is mended.
+    for statement in [
+        "UPDATE outbox_refused SET audience = '{}'",
+        "WITH back AS (DELETE FROM outbox_refused RETURNING *)
+            INSERT INTO outbox (id, key, type, subject, event, audience)
+            SELECT id, key, type, subject, event, audience FROM back",
+    ] {
+        sqlx::query(statement).execute(&world.postgres).await.expect("they go back");
+    }
+    until("them to be stamped", async || (world.log().await.len() == 2502).then_some(())).await;
+    assert_eq!(client.get("/health").await.body["status"], "ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_the_outbox_is_bounded_by_its_bytes_too() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    client.publish(&event("first", "a")).await;
+    let before = metric(&client, "nexus_stamped_batches_total").await;
+    let fill = "INSERT INTO outbox (key, type, subject, event)
+        SELECT gen_random_uuid(), 'health.check', 'system/a', json_build_object('id', number::text, 'data',
+            (SELECT string_agg(md5(number::text || part), '') FROM generate_series(1, 1800) part))
+        FROM generate_series(1, 300) number";
+    sqlx::query(fill).execute(&world.postgres).await.expect("fill the outbox");
+    client.publish(&event("after", "a")).await;
+    let batches = metric(&client, "nexus_stamped_batches_total").await - before;
+    assert!((3..=20).contains(&batches), "{batches} batches for 17 MB of text");
+    let ids: Vec<String> = sqlx::query_scalar("SELECT event ->> 'id' FROM log WHERE seq > 1 ORDER BY seq")
+        .fetch_all(&world.postgres)
+        .await
+        .expect("ask");
+    let wanted: Vec<String> = (1..=300).map(|number| number.to_string()).chain(["after".to_owned()]).collect();
+    assert_eq!(ids, wanted);
 }
 
 /// The key under which the log knows an event again.
