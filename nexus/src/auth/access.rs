@@ -68,8 +68,16 @@ impl Access {
             }
             rooms.extend(let_in.into_iter().map(String::into_boxed_str));
             rooms.sort_unstable();
+            rooms.dedup();
         }
         Ok(self)
+    }
+
+    /// Whether the person was let into further rooms meanwhile. What was read from the log since these rights were looked
+    /// up may then lack what is told there: it is to be read again. Rights never shrink, so a read between two equal looks
+    /// was made with those of its own moment.
+    pub async fn has_grown(&self, pool: &PgPool) -> Result<bool, ReadLog> {
+        Ok(self.clone().with_memberships(pool).await? != *self)
     }
 
     /// Whether an event for this audience may be seen.

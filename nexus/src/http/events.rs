@@ -387,6 +387,9 @@ async fn list(
         let (types, rooms) = (types.as_deref(), access.rooms());
         let selection = Selection { types, subjects, attributes, rooms, after, since, until, limit };
         let read = read::history(&state.postgres, &state.registry, &selection).await?;
+        if access.has_grown(&state.postgres).await? {
+            continue;
+        }
         match &mut waiting {
             Some((_, waiter)) if read.entries.is_empty() && read.gap.is_none() => {
                 let came = timeout_at(deadline, waiter.entry_after(read.head)).await.is_ok();

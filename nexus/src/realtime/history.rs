@@ -38,19 +38,24 @@ impl Session {
         if subjects.len() > SUBJECTS_MAX {
             return Err(invalid(format!("`subjects` has at most {SUBJECTS_MAX} subjects")));
         }
-        let access = Access::load(&self.state.postgres, claims).await.map_err(ApiError::from)?;
-        let selection = Selection {
-            types: types.as_deref(),
-            subjects: (!subjects.is_empty()).then_some(&*subjects),
-            attributes: &[],
-            rooms: access.rooms(),
-            after: history.after,
-            since: None,
-            until: None,
-            limit,
+        let read = loop {
+            let access = Access::load(&self.state.postgres, claims).await.map_err(ApiError::from)?;
+            let selection = Selection {
+                types: types.as_deref(),
+                subjects: (!subjects.is_empty()).then_some(&*subjects),
+                attributes: &[],
+                rooms: access.rooms(),
+                after: history.after,
+                since: None,
+                until: None,
+                limit,
+            };
+            let read = read::history(&self.state.postgres, &self.state.registry, &selection).await;
+            let read = read.map_err(ApiError::from)?;
+            if !access.has_grown(&self.state.postgres).await.map_err(ApiError::from)? {
+                break read;
+            }
         };
-        let read =
-            read::history(&self.state.postgres, &self.state.registry, &selection).await.map_err(ApiError::from)?;
         let head = read.head;
         let gap = read.gap.map(|(from, to)| json!({ "from": from, "to": to }));
         let entries = &read.entries;

@@ -198,13 +198,15 @@ async fn a_fresh_token_changes_what_is_seen_from_then_on() {
     instance.client.publish(&alert("begin")).await;
     assert_eq!(ids(&socket.events(1).await), ["begin"]);
     let all = token_of(HS256_KEY, ANN, "events:read", 3_600);
-    for (token, id) in [(all, "shown"), (token_of_person(ANN), "hidden again")] {
+    for (token, id, seen) in [(all, "shown", &["shown"][..]), (token_of_person(ANN), "hidden again", &[])] {
         let refreshed = socket.command(json!({"command": "refresh", "token": token})).await;
         assert_eq!(refreshed["result"]["subject"], ANN);
         instance.client.publish(&event(id, "a")).await;
+        // What is on its way when the next token comes is seen with that one.
+        assert_eq!(ids(&socket.events(seen.len()).await), seen);
     }
     instance.client.publish(&alert("end")).await;
-    assert_eq!(to_the_end(&mut socket).await, ["shown", "end"]);
+    assert_eq!(to_the_end(&mut socket).await, ["end"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,6 +248,50 @@ async fn who_is_in_too_many_rooms_is_told_what_to_do() {
     let refused = own.get("/v1/events").await;
     assert_eq!(refused.problem(), (403, "too_many_rooms"));
     assert_eq!(refused.body["detail"], "more than 1000; read with the scope events:read and choose subjects");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_let_in_while_history_is_read_misses_nothing_of_it() {
+    for over_a_socket in [false, true] {
+        let world = World::new().await;
+        let client = world.nexus().await.client;
+        client.publish(&alert("before")).await;
+        let mut socket = open(&client, ANN).await;
+        // The log cannot be read until the batch is there, the rights can.
+        let mut batch = world.postgres.begin().await.expect("begin");
+        sqlx::query("LOCK TABLE log IN ACCESS EXCLUSIVE MODE").execute(&mut *batch).await.expect("lock");
+        let own = client.with_token(Some(token_of_person(ANN)));
+        let reading = tokio::spawn(async move {
+            if over_a_socket {
+                socket.command(json!({"command": "history"})).await["result"].take()
+            } else {
+                own.history("").await.body
+            }
+        });
+        until("the log to be asked for", async || {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'log'::regclass AND NOT granted
+                AND mode = 'AccessShareLock'";
+            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&world.postgres).await.expect("ask");
+            (waiting > 0).then_some(())
+        })
+        .await;
+        for statement in [
+            "INSERT INTO log (seq, outbox_id, key, type, subject, event, audience)
+                SELECT seq, -seq, gen_random_uuid(), type, 'wallet/a', json_build_object('id', id), audience FROM (VALUES
+                    (2, 'wallet.created', 'wallet', ARRAY['user/' || $1, 'wallet/a']),
+                    (3, 'mining.reward', 'reward', ARRAY['wallet/a']),
+                    (4, 'system.alert', 'alert', ARRAY['everyone'])
+                ) AS batch (seq, type, id, audience)",
+            "INSERT INTO membership SELECT 'user/' || $1, 'wallet/a'",
+            "UPDATE head SET seq = 4 WHERE $1 <> ''",
+        ] {
+            sqlx::query(statement).bind(ANN).execute(&mut *batch).await.expect("the batch is written");
+        }
+        batch.commit().await.expect("commit");
+        let page = reading.await.expect("it is read");
+        let seen = ids(page["events"].as_array().expect("a page"));
+        assert_eq!(seen, ["before", "wallet", "reward", "alert"], "over a socket: {over_a_socket}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
