@@ -63,7 +63,6 @@ impl EventStream {
 
     async fn make(&mut self, out: &mut Vec<u8>) {
         let now = Instant::now();
-        let (deadline, late) = self.feed.session.deadline();
         self.feed.look_at_the_clock(now);
         if self.feed.session.may_be_revoked() && self.feed.session.is_revoked() {
             self.close(Close::Revoked, out);
@@ -71,8 +70,8 @@ impl EventStream {
             let delay = self.feed.session.limits.delay_of_return();
             encode::server_sent_retry(delay, out);
             self.ended = true;
-        } else if now >= deadline {
-            self.close(late, out);
+        } else if let Some(why) = self.feed.session.is_over(now) {
+            self.close(why, out);
         } else if let Some(due) = self.feed.due() {
             match due {
                 Due::Inbox => self.feed.take(out),
@@ -83,7 +82,7 @@ impl EventStream {
             self.feed.catch_up_with_inbox(out);
             encode::server_sent_heartbeat(self.feed.position(), out);
         } else {
-            self.rest(deadline).await;
+            self.rest().await;
         }
     }
 
@@ -94,7 +93,8 @@ impl EventStream {
     }
 
     /// Waits until something is due, or the clock has to be looked at.
-    async fn rest(&self, deadline: Instant) {
+    async fn rest(&self) {
+        let deadline = self.feed.session.deadline();
         let until = [self.feed.retry_at()].into_iter().flatten().fold(deadline.min(self.heartbeat_at), Instant::min);
         let woken = poll_fn(|context| {
             self.feed.register(context.waker());

@@ -61,7 +61,7 @@ impl Feed {
         let Frame { id, command } = match Frame::parse(text) {
             Ok(frame) => frame,
             Err(error) => {
-                let refusal = Refusal::new("malformed_frame", error.message);
+                let refusal = self.session.refuse("malformed_frame", error.message).await;
                 text_message(&encode::error(error.id, &refusal.told()), out);
                 return None;
             }
@@ -108,10 +108,14 @@ impl Feed {
         changed
     }
 
-    /// Is in the rooms that its subscriptions name, and in no other.
+    /// Is in the rooms that its subscriptions name and it has a right to, and in no other.
     fn enter_rooms(&mut self) {
-        let Session { subscriptions, identity, state, .. } = &self.session;
-        let named = || subscriptions.iter().filter_map(|subscription| subscription.filter.room());
+        let Session { subscriptions, identity, state, access, .. } = &self.session;
+        // A later token of the same person may open less.
+        let named = || {
+            let rooms = subscriptions.iter().filter_map(|subscription| subscription.filter.room());
+            rooms.filter(|room| access.is_in(room))
+        };
         self.rooms.retain(|(room, _)| named().any(|named| *named == **room));
         let Some(Identity { claims }) = identity else { return };
         for room in named() {

@@ -126,16 +126,27 @@ impl Session {
         }
     }
 
-    /// Until when the session may go on as it is, and why it ends then.
-    pub fn deadline(&self) -> (Instant, Close) {
-        if let Some(since) = self.too_many_rooms {
-            return (since, Close::TooManyRooms);
+    /// Until when the session may go on as it is.
+    pub fn deadline(&self) -> Instant {
+        self.too_many_rooms.unwrap_or(self.deadline)
+    }
+
+    /// Why the session is over, if it is.
+    pub(super) fn is_over(&mut self, now: Instant) -> Option<Close> {
+        if now < self.deadline() {
+            return None;
         }
-        let close = match self.identity {
-            Some(_) => Close::Unauthenticated,
-            None => Close::AuthenticationLate,
-        };
-        (self.deadline, close)
+        match &self.identity {
+            _ if self.too_many_rooms.is_some() => Some(Close::TooManyRooms),
+            None => Some(Close::AuthenticationLate),
+            Some(identity) => match left_of(&identity.claims, SystemTime::now()) {
+                Duration::ZERO => Some(Close::Unauthenticated),
+                left => {
+                    self.deadline = now + left;
+                    None
+                }
+            },
+        }
     }
 
     /// Whether there are revocations that were not looked at.
@@ -212,7 +223,7 @@ impl Session {
     }
 
     /// Counts a command of this connection and of whoever sends it.
-    async fn admit(&mut self) -> Result<(), ApiError> {
+    pub(super) async fn admit(&mut self) -> Result<(), ApiError> {
         let policy = Policy::Connection;
         if let Some(rate) = Rate::of(self.state.config.throttle.connection_commands_per_second)
             && let Err(wait) = self.commands.take(rate, Instant::now())
@@ -223,6 +234,14 @@ impl Session {
         match &self.identity {
             Some(Identity { claims }) => admission::admit(&self.state, claims, None).await,
             None => Ok(()),
+        }
+    }
+
+    /// Counts what the client sends and is no command like one: reading it is not for nothing.
+    pub(super) async fn refuse(&mut self, code: &'static str, message: String) -> Refusal {
+        match self.admit().await {
+            Ok(()) => Refusal::new(code, message),
+            Err(throttled) => throttled.into(),
         }
     }
 
@@ -253,12 +272,17 @@ impl Session {
     }
 }
 
-/// The end of a token on this process's clock.
+/// When a token has to be looked at again, on this process's clock.
 fn end_of(claims: &Claims) -> Instant {
+    Instant::now() + left_of(claims, SystemTime::now())
+}
+
+/// How long a token need not be looked at; nothing is left of one that has ended.
+fn left_of(claims: &Claims, now: SystemTime) -> Duration {
     // An issuer may write an end that no clock reaches.
     let end = UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp));
-    let left = end.map_or(Duration::MAX, |end| end.duration_since(SystemTime::now()).unwrap_or_default());
-    Instant::now() + left.min(LOOKED_AT_AGAIN)
+    let left = end.map_or(Duration::MAX, |end| end.duration_since(now).unwrap_or_default());
+    left.min(LOOKED_AT_AGAIN)
 }
 
 #[cfg(test)]
@@ -266,11 +290,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_whose_end_no_clock_reaches_is_looked_at_again_like_any_other() {
+    fn a_token_is_looked_at_again_each_day_until_it_ends() {
+        let begin = UNIX_EPOCH + Duration::from_secs(1_000);
+        let left =
+            |exp: u64, hours: u64| left_of(&Claims { exp, ..Claims::default() }, begin + Duration::from_hours(hours));
         for exp in [u64::MAX, i64::MAX.unsigned_abs(), 4_102_444_800] {
-            let left = end_of(&Claims { exp, ..Claims::default() }) - Instant::now();
-            assert!(left <= LOOKED_AT_AGAIN && left > LOOKED_AT_AGAIN / 2, "{exp}: {left:?}");
+            assert_eq!(left(exp, 24 * 365), LOOKED_AT_AGAIN, "{exp}");
         }
-        assert!(end_of(&Claims { exp: 1, ..Claims::default() }) <= Instant::now());
+        let three_days = 1_000 + 3 * 86_400;
+        let hours = [0, 24, 48, 71, 72, 73].map(|hours| left(three_days, hours).as_secs() / 3_600);
+        assert_eq!(hours, [24, 24, 24, 1, 0, 0]);
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::close::Close;
 use super::encode::{self, Encoding};
+use super::engine_io::Packet;
 use super::engine_io::polling::Upgraded;
 use super::feed::{Due, Feed};
 use super::metrics::StreamMetrics;
@@ -147,7 +148,13 @@ impl Connection {
                     let delay = Duration::from_millis(self.feed.session.limits.delay_of_return());
                     self.leave_at = Some(Instant::now() + delay);
                 }
-                Turn::LookAtTheClock => self.look_at_the_clock()?,
+                Turn::LookAtTheClock => {
+                    let heartbeat_at = self.heartbeat_at;
+                    self.look_at_the_clock()?;
+                    if self.heartbeat_at != heartbeat_at {
+                        Box::pin(self.keep()).await;
+                    }
+                }
                 Turn::Write => self.write_waiting()?,
                 Turn::Read => self.read()?,
                 // In memory of its own, and only while it runs.
@@ -200,7 +207,7 @@ impl Connection {
 
     /// When the clock has to be looked at.
     fn look_at(&self) -> Instant {
-        let (deadline, _) = self.feed.session.deadline();
+        let deadline = self.feed.session.deadline();
         let slow = self.waiting_since.map(|since| since + self.feed.session.limits.send);
         [Some(deadline), slow, self.feed.retry_at(), self.leave_at, self.transport.until()]
             .into_iter()
@@ -210,9 +217,8 @@ impl Connection {
 
     fn look_at_the_clock(&mut self) -> Result<(), End> {
         let now = Instant::now();
-        let (deadline, late) = self.feed.session.deadline();
-        if now >= deadline {
-            return Err(End::Close(late));
+        if let Some(why) = self.feed.session.is_over(now) {
+            return Err(End::Close(why));
         }
         if self.leave_at.is_some_and(|at| now >= at) {
             return Err(End::Close(Close::Drain));
@@ -272,6 +278,10 @@ impl Connection {
 
     async fn handle_message(&mut self, message: Option<Message>) -> Result<(), End> {
         match message {
+            // As a client that polls ends its session.
+            Some(Message::Text(text)) if self.client.is_some() && Packet::read(&text) == Ok(Packet::Close) => {
+                Err(End::Asked)
+            }
             Some(Message::Text(text)) => self.execute(&text).await,
             Some(Message::Ping(payload)) => self.write(|_, out| wire::pong(&payload, out)).map(drop),
             Some(Message::Pong) => Ok(()),
@@ -295,6 +305,13 @@ impl Connection {
         };
         self.put(&out)?;
         outcome.map_err(End::Close)
+    }
+
+    /// Keeps what could not be kept when it changed, for a client that may come back.
+    async fn keep(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.keep_again(&self.feed.session).await;
+        }
     }
 
     fn heartbeat(&mut self, now: Instant) -> Result<(), End> {

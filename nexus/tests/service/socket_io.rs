@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{HS256_KEY, token_of};
+use crate::support::people::{ANN, token_of_person};
 use crate::support::socket_io::{Client, Next};
-use crate::support::{World, event, token, until};
+use crate::support::{Proxy, World, event, token, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_connects_subscribes_and_receives_events_named_after_their_types() {
@@ -95,6 +96,102 @@ async fn a_client_that_was_away_is_known_again_on_the_other_instance_and_misses_
     let (a, b) = (client.event().await, client.event().await);
     assert_eq!((&a[1]["id"], &b[1]["id"]), (&json!("second-a"), &json!("second-b")));
     assert_eq!(b[2], "2:1.4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_could_not_be_kept_is_not_taken_for_the_one_it_was_before() {
+    let world = World::new().await;
+    let (redis, redis_url) = Proxy::before(world.config.redis_url.expose()).await;
+    let one = world
+        .nexus_with(|config| {
+            config.redis_url = redis_url.as_str().into();
+            config.stream.heartbeat_seconds = 1;
+        })
+        .await;
+    let two = world.nexus().await;
+    let mut client = Client::open(one.nexus.address()).await;
+    let pid = client.connect(json!({"token": token("events:read")})).await["pid"].clone();
+    let of = |subject: &str| json!({"types": ["**"], "subjects": [format!("system/{subject}")]});
+    client.command("subscribe", of("a")).await;
+    let again = |offset: &Value| json!({"token": token("events:read"), "pid": pid, "offset": offset});
+
+    // Redis has the first one, and never hears of what comes after it.
+    redis.cut();
+    for command in [("subscribe", of("b")), ("unsubscribe", json!({"subscription": "s1"}))] {
+        client.send(&format!("42{}", json!([command.0, command.1]))).await;
+        let told = client.event().await;
+        assert_eq!(told[0], "not_kept", "{told}");
+        let mut other = Client::open(two.nexus.address()).await;
+        assert_ne!(other.connect(again(&told[2])).await["pid"], pid, "after {}", command.0);
+    }
+    // At a heartbeat it is kept after all.
+    redis.mend();
+    one.client.publish(&event("newest", "b")).await;
+    let newest = client.event().await;
+    assert_eq!(newest[1]["id"], "newest");
+    until("the client to be kept", async || {
+        let mut other = Client::open(two.nexus.address()).await;
+        let again = other.connect(again(&newest[2])).await;
+        (again["pid"] == pid).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_without_a_right_to_its_room_is_not_taken_for_the_one_it_was() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let of_all = token_of(HS256_KEY, ANN, "events:read", 60);
+    let mut client = Client::open(instance.nexus.address()).await;
+    let pid = client.connect(json!({"token": of_all})).await["pid"].clone();
+    client.command("join", json!({"room": "course/c1"})).await;
+    let there = async || instance.client.get("/v1/presence?room=course/c1").await.body["list"].clone();
+    assert_eq!(there().await, json!([ANN]));
+    // The same person by a token that does not open the room: in place, and when it comes back.
+    let refreshed = client.command("refresh", json!({"token": token_of_person(ANN)})).await;
+    assert_eq!(refreshed["result"]["subject"], ANN);
+    until("the room to be left", async || (there().await == json!([])).then_some(())).await;
+    let mut client = Client::open(instance.nexus.address()).await;
+    assert_ne!(client.connect(json!({"token": token_of_person(ANN), "pid": pid})).await["pid"], pid);
+    let mut client = Client::open(instance.nexus.address()).await;
+    assert_eq!(client.connect(json!({"token": of_all, "pid": pid})).await["pid"], pid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_says_it_leaves_is_let_go() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let mut client = Client::open(instance.nexus.address()).await;
+    client.send("1").await;
+    assert_eq!(client.closed().await, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_that_are_no_command_are_counted_as_well() {
+    let world = World::new().await;
+    let instance = world.nexus_with(|config| config.throttle.connection_commands_per_second = 2).await;
+    let mut client = Client::open(instance.nexus.address()).await;
+    let mut codes = Vec::new();
+    for _ in 0..20 {
+        // Connects and disconnects, each with a look at the token.
+        client.send(&format!("40{}", json!({"token": token("events:read")}))).await;
+        match client.next().await {
+            Next::Packet(packet) if packet.starts_with("40") => client.send("41").await,
+            Next::Packet(packet) => codes.push(packet),
+            Next::Closed(code) => panic!("closed with {code}"),
+        }
+    }
+    assert!(codes.len() >= 10 && codes.iter().all(|packet| packet.contains("rate_limited")), "{codes:?}");
+
+    let mut client = Client::open(instance.nexus.address()).await;
+    client.connect(json!({"token": token("events:read")})).await;
+    let first = client.command("subscribe", json!([])).await;
+    assert_eq!(first["error"]["code"], "malformed_command");
+    until("the next ones to be too many", async || {
+        let answer = client.command("subscribe", json!([])).await;
+        (answer["error"]["code"] == "rate_limited").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,6 +115,12 @@ async fn one_connection_is_bounded_whoever_has_it() {
     assert!((5.0..=5.0 + back(begun, 2)).contains(&passed), "{passed}");
     let mut other = Socket::open(instance.nexus.address()).await;
     assert!(other.command(json!({"command": "ping"})).await.get("result").is_some());
+    // What is no command is counted like one.
+    until("what is no command to be refused as one too many", async || {
+        let answer = other.command(json!({"no": "command"})).await;
+        (answer["error"]["code"] == "rate_limited").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

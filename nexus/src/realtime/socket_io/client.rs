@@ -32,6 +32,8 @@ pub(in crate::realtime) struct Client {
     pid: Option<Box<str>>,
     /// Where each subscription began, by its number.
     began: Vec<(u64, Position)>,
+    /// Whether what is kept is not what the client follows, or may end before the client does.
+    unkept: bool,
 }
 
 /// What is kept of a client in Redis while it may come back.
@@ -129,10 +131,11 @@ impl Client {
     /// The token counts also when the client is known again: what is replayed is what it may see now.
     async fn connect(&mut self, feed: &mut Feed, auth: Auth, out: &mut Vec<u8>) {
         let session = &mut feed.session;
-        let identified = match (auth.token, &session.identity) {
-            (Some(token), _) => session.authenticate(&token).await.map(drop),
-            (None, Some(_)) => Ok(()),
-            (None, None) => Err(Refusal::new("token_missing", "connect with `auth: { token }`")),
+        let identified = match (session.admit().await, auth.token, &session.identity) {
+            (Err(throttled), ..) => Err(throttled.into()),
+            (Ok(()), Some(token), _) => session.authenticate(&token).await.map(drop),
+            (Ok(()), None, Some(_)) => Ok(()),
+            (Ok(()), None, None) => Err(Refusal::new("token_missing", "connect with `auth: { token }`")),
         };
         if let Err(refusal) = identified {
             let (message, mut data) = (refusal.message.clone(), refusal.told());
@@ -157,10 +160,13 @@ impl Client {
     async fn execute(&mut self, feed: &mut Feed, event: Event<'_>, out: &mut Vec<u8>) -> Result<(), Close> {
         let outcome = match command(&event) {
             Ok(command) => feed.command(command, out).await,
-            Err(message) => Err(Refusal::new("malformed_command", message)),
+            Err(message) => Err(feed.session.refuse("malformed_command", message).await),
         };
         if matches!(&*event.name, "subscribe" | "unsubscribe" | "join" | "leave" | "refresh") && outcome.is_ok() {
             self.keep(&feed.session).await;
+            if self.unkept {
+                Self::tell_unkept(&mut feed.session, out);
+            }
         }
         let close = outcome.as_ref().err().and_then(|refusal| refusal.close);
         let answer = match outcome {
@@ -204,9 +210,27 @@ impl Client {
         // After its end the token opens nothing any more.
         let seconds = identity.claims.exp.saturating_sub(now).clamp(1, KEPT_SECONDS_MAX);
         let mut redis = session.state.redis.clone();
-        if let Err(error) = redis.set_ex(key(session, pid), text, seconds).await {
+        let kept = redis.set_ex(key(session, pid), text, seconds).await;
+        self.unkept = kept.is_err();
+        if let Err(error) = kept {
             tracing::debug!(error = %Chain(&error), "a client of Socket.IO could not be kept");
         }
+    }
+
+    /// Keeps what could not be kept before; asked at each heartbeat.
+    pub(in crate::realtime) async fn keep_again(&mut self, session: &Session) {
+        if self.unkept {
+            self.keep(session).await;
+        }
+    }
+
+    /// What Redis has of the client is older than what it follows now. The offset that comes with this names a subscription
+    /// later than all that are kept: whoever hands it back is not taken for one that can go on with those.
+    fn tell_unkept(session: &mut Session, out: &mut Vec<u8>) {
+        session.subscriptions_made += 1;
+        let offset = Offset::of(&session.subscriptions, session.subscriptions_made, session.position());
+        let told = json!({ "message": "until Redis is back, this connection is not recovered when it is lost" });
+        push(br#""not_kept""#, told.to_string().as_bytes(), Some(&offset.to_string()), out);
     }
 
     /// Goes on with the subscriptions that the client had; whether it could. What the log has dropped meanwhile is told as a
@@ -218,6 +242,9 @@ impl Client {
             return false;
         }
         let Ok(offset) = offset.map(str::parse::<Offset>).transpose() else { return false };
+        if offset.as_ref().is_some_and(|offset| offset.newest() > kept.made) {
+            return false;
+        }
         let mut starts = Vec::with_capacity(kept.subscriptions.len());
         let mut subscriptions = Vec::with_capacity(kept.subscriptions.len());
         for KeptSubscription { number, asked, versions, began } in kept.subscriptions {
@@ -232,7 +259,13 @@ impl Client {
         if session.look_up_access().await.is_err() {
             return false;
         }
+        let mut rooms = subscriptions.iter().filter_map(|subscription| subscription.filter.room());
+        if !rooms.all(|room| session.access.is_in(room)) {
+            return false;
+        }
         self.began = starts;
+        // For as long as the token that it has now.
+        self.unkept = true;
         session.resume(subscriptions, kept.made);
         true
     }
@@ -240,6 +273,7 @@ impl Client {
     /// The client has left of its own will: it does not come back as the same.
     async fn disconnect(&mut self, feed: &mut Feed) {
         let Some(pid) = self.pid.take() else { return };
+        self.unkept = false;
         let made = feed.session.subscriptions_made;
         feed.session.resume(Vec::new(), made);
         feed.follow();
@@ -250,7 +284,7 @@ impl Client {
     }
 }
 
-/// Longest that a client is kept: the log forgets sooner or later what it would have missed.
+/// Longest that a client is kept after it was last heard of: the log forgets sooner or later what it would have missed.
 const KEPT_SECONDS_MAX: u64 = 86_400;
 
 async fn kept(session: &Session, pid: &str) -> Option<Kept> {

@@ -31,6 +31,11 @@ impl Offset {
         Self { newest, position, ahead }
     }
 
+    /// Number of the newest subscription there was.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
     /// Where the subscription with this number stands, if there was one.
     pub(super) fn place(&self, number: u64) -> Option<Position> {
         let named = self.ahead.iter().find(|(ahead, _)| *ahead == number).map(|(_, position)| *position);
