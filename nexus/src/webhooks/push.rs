@@ -78,20 +78,24 @@ pub(crate) async fn run(state: AppState) {
 
 /// Takes what is due of every webhook, and begins to deliver it. How many webhooks there are, and whether there is more to
 /// take at once.
-async fn turn(state: &AppState, attempts: &mut JoinSet<()>) -> Result<(i64, bool), Push> {
+async fn turn(state: &AppState, attempts: &mut JoinSet<()>) -> Result<(usize, bool), Push> {
     // In no order, so that with all places taken none comes first every time.
-    const READY: &str = "SELECT consumer.id, count(*) OVER (), position < head.seq OR EXISTS (
+    const READY: &str = "SELECT consumer.id, position < head.seq, EXISTS (
                 SELECT FROM delivery WHERE consumer_id = consumer.id AND dead_at IS NULL AND due_at <= now())
         FROM webhook JOIN consumer ON consumer.id = consumer_id CROSS JOIN head
         WHERE disabled_at IS NULL ORDER BY random()";
     let ready = sqlx::query_as(READY).fetch_all(&state.postgres);
-    let ready: Vec<(i64, i64, bool)> = in_time(ready).await.map_err(Push::TakeDue)?;
-    let count = ready.first().map_or(0, |(_, count, _)| *count);
+    let ready: Vec<(i64, bool, bool)> = in_time(ready).await.map_err(Push::TakeDue)?;
+    let count = ready.len();
     let mut more = false;
-    for (consumer, _, _) in ready.into_iter().filter(|(_, _, ready)| *ready) {
-        let places = usize::from(state.config.webhooks.attempts_max).saturating_sub(attempts.len());
-        if places == 0 || state.draining.is_cancelled() {
+    for (consumer, is_behind, is_due) in ready {
+        if state.draining.is_cancelled() {
             return Ok((count, false));
+        }
+        let places = usize::from(state.config.webhooks.attempts_max).saturating_sub(attempts.len());
+        // Also who has no place takes from the log: retention waits for nobody.
+        if !is_behind && !(is_due && places > 0) {
+            continue;
         }
         let Some((webhook, deliveries, filled)) = take(state, consumer, places).await? else { continue };
         more |= filled == Filled::More && deliveries.is_empty();

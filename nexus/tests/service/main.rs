@@ -37,3 +37,4 @@ mod users;
 mod validation;
 mod webhooks;
 mod webhooks_bounds;
+mod webhooks_places;
