@@ -2,11 +2,13 @@
 //! an address that is not public, unless the settings allow it.
 //!
 //! A webhook is a consumer with an order per subject. Every pod takes what is due (`push`), tries it (`attempt`), and
-//! settles it; a pod that vanishes in between leaves a lease that ends.
+//! settles it; a pod that vanishes in between leaves a lease that ends. No webhook takes the places of the others (`places`).
 
 pub mod store;
 
 pub mod push;
+
+mod places;
 
 mod attempt;
 pub mod message;

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::attempt::Outcome;
 use super::message::Message;
+use super::places::{Place, Places};
 use super::store::{self, Disabled, Webhook};
 use crate::auth::VerifyToken;
 use crate::chain::Chain;
@@ -44,6 +45,7 @@ enum Push {
 
 /// Runs until the pod is asked to leave; then it takes no more, and ends what is under way.
 pub(crate) async fn run(state: AppState) {
+    let places = Places::new(state.config.webhooks.attempts_max);
     let mut attempts = JoinSet::new();
     let mut moved = state.tail.subscribe();
     let mut away = false;
@@ -51,7 +53,7 @@ pub(crate) async fn run(state: AppState) {
         // Before the look: what comes after that is noticed.
         moved.mark_unchanged();
         let begun = tokio::time::Instant::now();
-        let turn = turn(&state, &mut attempts).await;
+        let turn = turn(&state, &places, &mut attempts).await;
         let (count, more) = match turn {
             Ok(turned) => turned,
             Err(ref error) if !away => {
@@ -78,39 +80,42 @@ pub(crate) async fn run(state: AppState) {
 
 /// Takes what is due of every webhook, and begins to deliver it. How many webhooks there are, and whether there is more to
 /// take at once.
-async fn turn(state: &AppState, attempts: &mut JoinSet<()>) -> Result<(usize, bool), Push> {
-    // In no order, so that with all places taken none comes first every time.
-    const READY: &str = "SELECT consumer.id, position < head.seq, EXISTS (
+async fn turn(state: &AppState, places: &Places, attempts: &mut JoinSet<()>) -> Result<(usize, bool), Push> {
+    // In no order, so that with all places taken none comes first every time. The last error stays until something
+    // arrives, unlike the time since when everything fails.
+    const READY: &str = "SELECT consumer.id, owner, last_error IS NOT NULL, position < head.seq, EXISTS (
                 SELECT FROM delivery WHERE consumer_id = consumer.id AND dead_at IS NULL AND due_at <= now())
         FROM webhook JOIN consumer ON consumer.id = consumer_id CROSS JOIN head
         WHERE disabled_at IS NULL ORDER BY random()";
     let ready = sqlx::query_as(READY).fetch_all(&state.postgres);
-    let ready: Vec<(i64, bool, bool)> = in_time(ready).await.map_err(Push::TakeDue)?;
+    let ready: Vec<(i64, String, bool, bool, bool)> = in_time(ready).await.map_err(Push::TakeDue)?;
     let count = ready.len();
     let mut more = false;
-    for (consumer, is_behind, is_due) in ready {
+    for (consumer, owner, is_failing, is_behind, is_due) in ready {
         if state.draining.is_cancelled() {
             return Ok((count, false));
         }
-        let places = usize::from(state.config.webhooks.attempts_max).saturating_sub(attempts.len());
+        let share = places.share(&owner, is_failing);
         // Also who has no place takes from the log: retention waits for nobody.
-        if !is_behind && !(is_due && places > 0) {
+        if !is_behind && !(is_due && share > 0) {
             continue;
         }
-        let Some((webhook, deliveries, filled)) = take(state, consumer, places).await? else { continue };
+        let Some((webhook, deliveries, filled)) = take(state, consumer, share).await? else { continue };
         more |= filled == Filled::More && deliveries.is_empty();
         for delivery in deliveries {
-            attempts.spawn(deliver(state.clone(), Arc::clone(&webhook), delivery));
+            let place = places.take(&owner, is_failing);
+            attempts.spawn(deliver(state.clone(), Arc::clone(&webhook), delivery, place));
         }
     }
     Ok((count, more))
 }
 
-/// Takes the webhook's next entries from the log, and leases what is due. Nothing if another pod is about it.
+/// Takes the webhook's next entries from the log, and leases what is due: no more than its share is out then. Nothing if
+/// another pod is about it.
 async fn take(
     state: &AppState,
     consumer: i64,
-    places: usize,
+    share: usize,
 ) -> Result<Option<(Arc<Webhook>, Vec<Delivery>, Filled)>, Push> {
     // All that is out, of every pod: who takes has the consumer's row for itself.
     const OUT: &str = "SELECT count(*) FROM delivery
@@ -125,8 +130,8 @@ async fn take(
         let bounds = &state.config.consumers;
         let filled = fill::step(&mut transaction, &mut webhook.consumer, bounds, Asker::Taker).await?;
         let out: i64 = sqlx::query_scalar(OUT).bind(consumer).fetch_one(&mut *transaction).await?;
-        let places = i64::try_from(places).unwrap_or(i64::MAX);
-        let count = places.min(i64::from(config.attempts_per_webhook_max) - out).max(0);
+        let most = share.min(usize::from(config.attempts_per_webhook_max));
+        let count = (i64::try_from(most).unwrap_or(i64::MAX) - out).max(0);
         let duration = Duration::from_secs(config.attempt_seconds) + LEASE_MARGIN;
         let retry = webhook.consumer.retry_seconds(&config.retry_seconds);
         let deliveries = lease::lease_within(&mut transaction, &webhook.consumer, count, duration, retry).await?;
@@ -152,7 +157,7 @@ async fn disable(state: &AppState, webhook: &Webhook, reason: Disabled) -> Resul
 
 /// Tries one delivery and settles it. When the pod stops before the receiver has answered, it is as if the attempt had not
 /// been; the receiver may get it twice.
-async fn deliver(state: AppState, webhook: Arc<Webhook>, delivery: Delivery) {
+async fn deliver(state: AppState, webhook: Arc<Webhook>, delivery: Delivery, _place: Place) {
     let Some(lease) = delivery.lease else { return };
     let message = Message::of(&state.registry, &webhook.consumer, delivery, Timestamp::now());
     let deadline = Duration::from_secs(state.config.webhooks.attempt_seconds);

@@ -254,7 +254,7 @@ pub async fn delete(pool: &PgPool, webhook: &Webhook) -> Result<(), AccessConsum
 /// Takes note that something arrived.
 pub(super) async fn succeeded(pool: &PgPool, id: Uuid) -> Result<(), sqlx::Error> {
     const SUCCEEDED: &str =
-        "UPDATE webhook SET failing_since = NULL, last_error = NULL WHERE id = $1 AND failing_since IS NOT NULL";
+        "UPDATE webhook SET failing_since = NULL, last_error = NULL WHERE id = $1 AND last_error IS NOT NULL";
     in_time(sqlx::query(SUCCEEDED).bind(id).execute(pool)).await?;
     Ok(())
 }
