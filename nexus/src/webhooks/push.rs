@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::attempt::Outcome;
 use super::message::Message;
 use super::places::{Place, Places};
-use super::store::{self, Disabled, Webhook};
+use super::store::{self, Disabled, Ready, Webhook};
 use crate::auth::VerifyToken;
 use crate::chain::Chain;
 use crate::consumers::Delivery;
@@ -81,23 +81,19 @@ pub(crate) async fn run(state: AppState) {
 /// Takes what is due of every webhook, and begins to deliver it. How many webhooks there are, and whether there is more to
 /// take at once.
 async fn turn(state: &AppState, places: &Places, attempts: &mut JoinSet<()>) -> Result<(usize, bool), Push> {
-    // In no order, so that with all places taken none comes first every time. The last error stays until something
-    // arrives, unlike the time since when everything fails.
-    const READY: &str = "SELECT consumer.id, owner, last_error IS NOT NULL, position < head.seq, EXISTS (
-                SELECT FROM delivery WHERE consumer_id = consumer.id AND dead_at IS NULL AND due_at <= now())
-        FROM webhook JOIN consumer ON consumer.id = consumer_id CROSS JOIN head
-        WHERE disabled_at IS NULL ORDER BY random()";
-    let ready = sqlx::query_as(READY).fetch_all(&state.postgres);
-    let ready: Vec<(i64, String, bool, bool, bool)> = in_time(ready).await.map_err(Push::TakeDue)?;
+    let ready = store::ready(&state.postgres).await.map_err(Push::TakeDue)?;
     let count = ready.len();
     let mut more = false;
-    for (consumer, owner, is_failing, is_behind, is_due) in ready {
+    for Ready { consumer, owner, is_failing, failing_since, is_behind, is_due } in ready {
         if state.draining.is_cancelled() {
             return Ok((count, false));
         }
+        if failing_since.is_some() && is_due.is_none() {
+            store::rest(&state.postgres, consumer).await.map_err(Push::TakeDue)?;
+        }
         let share = places.share(&owner, is_failing);
         // Also who has no place takes from the log: retention waits for nobody.
-        if !is_behind && !(is_due && share > 0) {
+        if !is_behind && (is_due != Some(true) || share == 0) {
             continue;
         }
         let Some((webhook, deliveries, filled)) = take(state, consumer, share).await? else { continue };
@@ -187,11 +183,13 @@ async fn settle(state: &AppState, webhook: &Webhook, lease: Lease, outcome: Outc
             disable(state, webhook, Disabled::Gone).await.map_err(Push::DisableWebhook)
         }
         Outcome::Failed { reason, retry_after, .. } => {
+            // Before the delivery is given up: when nothing is left that waits, the time of failing is forgotten.
+            let patience = Duration::from_secs(state.config.webhooks.disable_seconds);
+            let is_enough = store::failed(pool, webhook.id, &reason, patience).await.map_err(Push::SettleDelivery)?;
             let settled = fail(state, webhook, lease, &reason, retry_after).await?;
             count("failed", settled.done.len() - settled.dead.len());
             count("dead", settled.dead.len());
-            let patience = Duration::from_secs(state.config.webhooks.disable_seconds);
-            if store::failed(pool, webhook.id, &reason, patience).await.map_err(Push::SettleDelivery)? {
+            if is_enough {
                 disable(state, webhook, Disabled::Failing).await.map_err(Push::DisableWebhook)?;
             }
             Ok(())

@@ -36,7 +36,7 @@ pub struct Webhook {
     previous: Option<(SigningSecret, Timestamp)>,
     /// When it was made.
     pub created_at: Timestamp,
-    /// Since when every delivery has failed.
+    /// Since when every delivery has failed, and something waited all the time.
     pub failing_since: Option<Timestamp>,
     /// Why the last one failed.
     pub last_error: Option<String>,
@@ -182,6 +182,33 @@ pub async fn list(pool: &PgPool, owner: Option<&str>) -> Result<Vec<Webhook>, Ac
     in_time(list.fetch_all(pool)).await.map_err(AccessConsumers::QueryConsumers)
 }
 
+/// A webhook that gets something, as it stands.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// Number of its consumer.
+    pub(super) consumer: i64,
+    /// Whose it is.
+    pub(super) owner: String,
+    /// Whether the last attempt failed.
+    pub(super) is_failing: bool,
+    /// Since when every delivery has failed.
+    pub(super) failing_since: Option<Timestamp>,
+    /// Whether the log has more.
+    pub(super) is_behind: bool,
+    /// Whether something is due; none when nothing waits.
+    pub(super) is_due: Option<bool>,
+}
+
+/// All that get something. In no order, so that with all places taken none comes first every time.
+pub(super) async fn ready(pool: &PgPool) -> Result<Vec<Ready>, sqlx::Error> {
+    const READY: &str = "SELECT consumer.id, owner, last_error IS NOT NULL AS is_failing, failing_since,
+            position < head.seq AS is_behind,
+            (SELECT min(due_at) FROM delivery WHERE consumer_id = consumer.id AND dead_at IS NULL) <= now() AS is_due
+        FROM webhook JOIN consumer ON consumer.id = consumer_id CROSS JOIN head
+        WHERE disabled_at IS NULL ORDER BY random()";
+    in_time(sqlx::query_as(READY).fetch_all(pool)).await
+}
+
 /// The webhook of this consumer if it gets anything, for as long as the transaction lasts no other's.
 pub(super) async fn lock(connection: &mut PgConnection, consumer: i64) -> Result<Option<Webhook>, sqlx::Error> {
     let lock =
@@ -259,6 +286,14 @@ pub(super) async fn succeeded(pool: &PgPool, id: Uuid) -> Result<(), sqlx::Error
     Ok(())
 }
 
+/// Forgets since when everything has failed, unless something waits: what comes after a pause is given all its attempts.
+pub(super) async fn rest(pool: &PgPool, consumer: i64) -> Result<(), sqlx::Error> {
+    const REST: &str = "UPDATE webhook SET failing_since = NULL WHERE consumer_id = $1
+        AND NOT EXISTS (SELECT FROM delivery WHERE consumer_id = $1 AND dead_at IS NULL)";
+    in_time(sqlx::query(REST).bind(consumer).execute(pool)).await?;
+    Ok(())
+}
+
 /// Takes note that something did not arrive; whether the webhook is disabled for it, because nothing has for `patience`.
 pub(super) async fn failed(pool: &PgPool, id: Uuid, reason: &str, patience: Duration) -> Result<bool, sqlx::Error> {
     const FAILED: &str = "UPDATE webhook SET failing_since = coalesce(failing_since, now()), last_error = $2
@@ -266,6 +301,20 @@ pub(super) async fn failed(pool: &PgPool, id: Uuid, reason: &str, patience: Dura
     let failed = sqlx::query_scalar(FAILED).bind(id).bind(reason).bind(patience);
     let is_enough: Option<bool> = in_time(failed.fetch_optional(pool)).await?;
     Ok(is_enough.unwrap_or(false))
+}
+
+impl FromRow<'_, PgRow> for Ready {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let failing_since: Option<jiff_sqlx::Timestamp> = row.try_get("failing_since")?;
+        Ok(Self {
+            consumer: row.try_get("id")?,
+            owner: row.try_get("owner")?,
+            is_failing: row.try_get("is_failing")?,
+            failing_since: failing_since.map(jiff_sqlx::Timestamp::to_jiff),
+            is_behind: row.try_get("is_behind")?,
+            is_due: row.try_get("is_due")?,
+        })
+    }
 }
 
 impl FromRow<'_, PgRow> for Webhook {

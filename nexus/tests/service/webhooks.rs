@@ -333,3 +333,36 @@ async fn a_receiver_that_never_ends_costs_no_more_than_an_attempt() {
     assert_eq!(shown["last_error"], "no answer within 1 s");
     assert_eq!(webhook.get("/dead-letters").await.body["dead_letters"][0]["event"]["id"], "b1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_in_which_nothing_waited_is_no_time_of_failing() {
+    let world = World::new().await;
+    let client = world.nexus_with(allow_loopback).await.client;
+    let receiver = Receiver::start(|_, _| Reply::Status(503)).await;
+    let webhook = Webhook::new(&client, &receiver.url(), json!({"retry_seconds": [0]})).await;
+    publish(&client, &["a1"]).await;
+    webhook.until("it to be given up", |shown| shown["dead_letters"] == 1).await;
+    let weeks = "UPDATE webhook SET failing_since = failing_since - interval '3 weeks'";
+    sqlx::query(weeks).execute(&world.postgres).await.expect("time passes");
+    publish(&client, &["b1"]).await;
+    receiver.until(4).await;
+    assert_eq!(receiver.ids(), ["a1", "a1", "b1", "b1"]);
+    let shown = webhook.until("it to be given up", |shown| shown["dead_letters"] == 2).await;
+    assert_eq!((&shown["enabled"], &shown["last_error"]), (&json!(true), &json!("the receiver answered 503")));
+    webhook.until("the span to end", |shown| shown["failing_since"].is_null()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_something_waits_all_the_time_is_time_of_failing() {
+    let world = World::new().await;
+    let client = world.nexus_with(allow_loopback).await.client;
+    let receiver = Receiver::start(|_, _| Reply::Status(503)).await;
+    let webhook = Webhook::new(&client, &receiver.url(), json!({"retry_seconds": [600]})).await;
+    publish(&client, &["a1"]).await;
+    webhook.until("it to fail", |shown| shown["failing_since"].is_string()).await;
+    let days = "UPDATE webhook SET failing_since = failing_since - interval '6 days'";
+    sqlx::query(days).execute(&world.postgres).await.expect("time passes");
+    publish(&client, &["b1"]).await;
+    let shown = webhook.until("it to be disabled", |shown| shown["enabled"] == false).await;
+    assert_eq!((&shown["disabled"]["reason"], &shown["pending"]), (&json!("failing"), &json!(2)));
+}

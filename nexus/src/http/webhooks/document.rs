@@ -116,7 +116,7 @@ pub(super) struct Listed {
     created_at: Timestamp,
     /// Until when the secret before the last rotation signs as well.
     previous_secret_until: Option<Timestamp>,
-    /// Since when every delivery has failed; null after one that arrived.
+    /// Since when every delivery has failed; null after one that arrived, and when nothing waits.
     failing_since: Option<Timestamp>,
     /// Why the last one failed.
     last_error: Option<String>,
