@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::dead_letters;
 use super::delivery::{Delivery, Lease};
-use super::store::Consumer;
+use super::store::{Consumer, await_lock};
 use crate::store::postgres::in_time;
 
 /// What became of leased deliveries.
@@ -50,6 +50,7 @@ pub async fn lease(
 ) -> Result<Vec<Delivery>, sqlx::Error> {
     let step = async {
         let mut transaction = pool.begin().await?;
+        keep_order(&mut transaction, consumer).await?;
         let leased = lease_within(&mut transaction, consumer, count, duration, retry).await?;
         transaction.commit().await?;
         Ok(leased)
@@ -57,7 +58,17 @@ pub async fn lease(
     in_time(step).await
 }
 
-/// The same, in a transaction of the caller's.
+/// With an order, lets nobody else lease or extend until the transaction ends. A dead letter that came back between two
+/// looks is the oldest of its subject for the one and nothing to the other, and neither sees what the other is about to
+/// lease.
+async fn keep_order(connection: &mut PgConnection, consumer: &Consumer) -> Result<(), sqlx::Error> {
+    if consumer.settings.ordered {
+        await_lock(connection, consumer.id).await?;
+    }
+    Ok(())
+}
+
+/// The same, in a transaction that has locked the consumer, or of a consumer without an order.
 pub(crate) async fn lease_within(
     connection: &mut PgConnection,
     consumer: &Consumer,
@@ -144,7 +155,8 @@ pub(crate) async fn release(pool: &PgPool, consumer: i64, lease: Lease) -> Resul
     Ok(())
 }
 
-/// Lets leases last for `duration` from now.
+/// Lets leases last for `duration` from now. With an order one that has ended is not extended when another of its subject
+/// was given meanwhile, as it may be when a dead letter has come back.
 pub async fn extend(
     pool: &PgPool,
     consumer: &Consumer,
@@ -152,21 +164,37 @@ pub async fn extend(
     retry: &[i32],
     duration: Duration,
 ) -> Result<Settled, sqlx::Error> {
-    const EXTEND: &str = "UPDATE delivery SET leased_until = now() + $5,
-            due_at = now() + $5 + delivery_wait($4, attempts)
+    const EXTEND: &str = "UPDATE delivery SET leased_until = statement_timestamp() + $5,
+            due_at = statement_timestamp() + $5 + delivery_wait($4, attempts)
         FROM unnest($2::bigint[], $3::uuid[]) AS held (seq, lease)
         WHERE consumer_id = $1 AND delivery.seq = held.seq AND delivery.lease = held.lease AND dead_at IS NULL
+            AND NOT ($6 AND leased_until <= statement_timestamp() AND EXISTS (
+                SELECT FROM delivery AS other
+                WHERE other.consumer_id = $1 AND other.subject = delivery.subject AND other.dead_at IS NULL
+                    AND other.seq <> delivery.seq AND other.lease IS NOT NULL))
         RETURNING delivery.seq, false";
     let (seqs, secrets) = columns(leases);
-    settle(pool, sqlx::query_as(EXTEND).bind(consumer.id).bind(seqs).bind(secrets).bind(retry).bind(duration)).await
+    let statement = sqlx::query_as(EXTEND).bind(consumer.id).bind(seqs).bind(secrets).bind(retry).bind(duration);
+    let statement = statement.bind(consumer.settings.ordered);
+    let step = async {
+        let mut transaction = pool.begin().await?;
+        keep_order(&mut transaction, consumer).await?;
+        let rows = statement.fetch_all(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(rows)
+    };
+    Ok(settled(&in_time(step).await?))
 }
 
 type Settling<'q> = sqlx::query::QueryAs<'q, sqlx::Postgres, (i64, bool), sqlx::postgres::PgArguments>;
 
 async fn settle(pool: &PgPool, statement: Settling<'_>) -> Result<Settled, sqlx::Error> {
-    let rows = in_time(statement.fetch_all(pool)).await?;
+    Ok(settled(&in_time(statement.fetch_all(pool)).await?))
+}
+
+fn settled(rows: &[(i64, bool)]) -> Settled {
     let dead = rows.iter().filter(|(_, dead)| *dead).map(|(seq, _)| *seq).collect();
-    Ok(Settled { done: rows.into_iter().map(|(seq, _)| seq).collect(), dead })
+    Settled { done: rows.iter().map(|(seq, _)| *seq).collect(), dead }
 }
 
 fn columns(leases: &[Lease]) -> (Vec<i64>, Vec<Uuid>) {

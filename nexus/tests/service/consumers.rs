@@ -18,6 +18,13 @@ async fn publish(client: &crate::support::Client, ids: &[&str]) {
     client.publish(&json!(events)).await;
 }
 
+/// How many statements about deliveries wait for a lock.
+async fn waiting(world: &World) -> i64 {
+    let waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND pid IN (
+        SELECT pid FROM pg_locks WHERE relation IN ('delivery'::regclass, 'consumer'::regclass))";
+    sqlx::query_scalar(waiting).fetch_one(&world.postgres).await.expect("ask")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_acknowledged_comes_no_more_and_everything_else_does() {
     let world = World::new().await;
@@ -169,6 +176,25 @@ async fn a_lease_that_another_has_taken_over_is_good_for_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_while_another_takes_it_over_stays_with_the_other() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let consumer = Consumer::new(&client, "overtaken", all()).await;
+    publish(&client, &["a1"]).await;
+    let leased = consumer.lease(1).await;
+    let mut other = world.postgres.begin().await.expect("it begins");
+    let take = "UPDATE delivery SET lease = gen_random_uuid(), attempts = 2";
+    sqlx::query(take).execute(&mut *other).await.expect("it is taken over");
+    let (late, held) = (consumer.through(&client), leased.clone());
+    let late = tokio::spawn(async move { late.acknowledge(&held).await });
+    until("the acknowledgement to wait", async || (waiting(&world).await == 1).then_some(())).await;
+    other.commit().await.expect("it is taken over");
+    let lost = json!({"done": 0, "dead_letters": 0, "lost": [leased[0]["lease"]]});
+    assert_eq!(late.await.expect("it is answered"), lost);
+    assert_eq!(consumer.counts().await, (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_an_order_an_event_waits_for_the_one_before_it_of_its_subject_only() {
     let world = World::new().await;
     let client = world.nexus().await.client;
@@ -194,6 +220,65 @@ async fn with_an_order_an_event_waits_for_the_one_before_it_of_its_subject_only(
     assert!(consumer.lease(10).await.is_empty());
     consumer.acknowledge(&freed).await;
     assert_eq!(ids(&consumer.lease(10).await), ["a1"]);
+}
+
+/// An ordered consumer of which the first event of a subject is a dead letter, and the second waits.
+async fn with_a_dead_letter(client: &crate::support::Client) -> Consumer {
+    let consumer =
+        Consumer::new(client, "redriven", json!({"types": ["**"], "ordered": true, "retry_seconds": []})).await;
+    publish(client, &["a1", "a2"]).await;
+    assert_eq!(consumer.give_back(&consumer.lease(1).await).await["dead_letters"], 1);
+    consumer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_comes_back_beside_a_lease_does_not_go_out_with_the_next_of_its_subject() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let consumer = with_a_dead_letter(&client).await;
+    // Whoever leases the second event stops between having looked and having written.
+    let stop = "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_advisory_xact_lock_shared(hashtext(current_schema())); RETURN NEW; END $$;
+        CREATE TRIGGER stop BEFORE UPDATE ON delivery FOR EACH ROW WHEN (NEW.seq = 2 AND NEW.lease IS NOT NULL)
+            EXECUTE FUNCTION stop();";
+    sqlx::raw_sql(stop).execute(&world.postgres).await.expect("it is made");
+    let mut stopping = world.postgres.begin().await.expect("it begins");
+    let hold = "SELECT pg_advisory_xact_lock(hashtext(current_schema()))";
+    sqlx::query(hold).execute(&mut *stopping).await.expect("it is held");
+    let takers = [consumer.through(&client), consumer.through(&client)];
+    let [one, two] = takers.map(|taker| async move { taker.lease_with(json!({"lease_seconds": 600})).await });
+    let one = tokio::spawn(one);
+    until("the first to be stopped", async || (waiting(&world).await == 1).then_some(())).await;
+    assert_eq!(consumer.settle("redrive", json!({})).await["count"], 1);
+    let two = tokio::spawn(two);
+    until("the second to lease or to wait", async || (two.is_finished() || waiting(&world).await == 2).then_some(()))
+        .await;
+    stopping.rollback().await.expect("it goes on");
+    let leased = [one.await.expect("it is answered"), two.await.expect("it is answered")].concat();
+    // Which of the two it is, the first may have been stopped for too long to decide.
+    assert_eq!(leased.len(), 1, "{leased:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_has_ended_is_not_extended_beside_another_of_its_subject() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let consumer = with_a_dead_letter(&client).await;
+    let later = consumer.lease_with(json!({"lease_seconds": 600})).await;
+    assert_eq!(consumer.settle("redrive", json!({})).await["count"], 1);
+    let ended = "UPDATE delivery SET leased_until = now() WHERE lease IS NOT NULL";
+    sqlx::query(ended).execute(&world.postgres).await.expect("time passes");
+    let extend = async |leased: &[Value]| {
+        consumer.settle("extend", json!({"leases": leases(leased), "lease_seconds": 600})).await["done"].clone()
+    };
+    assert_eq!(extend(&later).await, 1, "nobody else has one of its subject");
+    assert!(consumer.lease(10).await.is_empty());
+    sqlx::query(ended).execute(&world.postgres).await.expect("time passes");
+    let first = consumer.lease(10).await;
+    assert_eq!((ids(&later), ids(&first)), (vec!["a2"], vec!["a1"]));
+    assert_eq!((extend(&later).await, extend(&first).await), (json!(0), json!(1)));
+    // What was handled is handled.
+    assert_eq!(consumer.acknowledge(&later).await["done"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
