@@ -68,6 +68,8 @@ pub struct Metrics {
     pub log_lag: Gauge,
     /// Publishing requests that wait for a commit.
     pub publish_queue_requests: Gauge,
+    /// Bytes of their events.
+    pub publish_queue_bytes: Gauge,
     /// Requests and commands that came too often.
     pub throttled: Family<Throttled, Counter>,
     /// Wake-ups to batches that other pods stamped.
@@ -107,6 +109,7 @@ impl Metrics {
             outbox_oldest_milliseconds: Gauge::default(),
             log_lag: Gauge::default(),
             publish_queue_requests: Gauge::default(),
+            publish_queue_bytes: Gauge::default(),
             throttled: Family::default(),
             wake_ups: Family::default(),
             log_head: Gauge::default(),
@@ -152,6 +155,11 @@ impl Metrics {
             "publish_queue_requests",
             "Publishing requests that wait for a commit",
             metrics.publish_queue_requests.clone(),
+        );
+        registry.register(
+            "publish_queue_bytes",
+            "Bytes of events that wait for a commit",
+            metrics.publish_queue_bytes.clone(),
         );
         registry.register("throttled", "Requests and commands that came too often", metrics.throttled.clone());
         registry.register("log_wake_ups", "Wake-ups to batches of other pods", metrics.wake_ups.clone());

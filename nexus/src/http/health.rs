@@ -151,8 +151,9 @@ async fn measure<T>(check: impl Future<Output = Option<T>>) -> (Dependency, Opti
 
 async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let metrics = &state.metrics;
-    let waiting = state.publisher.waiting_requests();
-    metrics.publish_queue_requests.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    let (requests, bytes) = state.publisher.waiting();
+    metrics.publish_queue_requests.set(i64::try_from(requests).unwrap_or(i64::MAX));
+    metrics.publish_queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     metrics.log_head.set(state.tail.head());
     let standing = tokio::time::timeout(CHECK_DEADLINE, standing::look(&state.postgres)).await;
     metrics.postgres_reachable.set(i64::from(matches!(standing, Ok(Ok(_)))));

@@ -75,8 +75,8 @@ impl Publisher {
         self.queue.push(events)?.await.unwrap_or(Err(Publish::Stop))
     }
 
-    /// Requests that wait for a commit.
-    pub fn waiting_requests(&self) -> usize {
+    /// How many requests wait for a commit, and how many bytes of events.
+    pub fn waiting(&self) -> (usize, usize) {
         self.queue.len()
     }
 }
@@ -175,12 +175,14 @@ impl Groups {
     }
 
     /// Takes a group that the database refused to stamp: an event in it cannot be stored, or its key is held by a
-    /// transaction that is still open. By way of the outbox it is tried, and fails, apart from the others.
+    /// transaction that is still open. By way of the outbox each request is tried, and fails, apart from the others.
     pub(super) fn commit_apart(&self, group: Group) {
         let groups = self.clone();
         tokio::spawn(async move {
-            let place = groups.place().await;
-            groups.commit(group, place).await;
+            for request in group.apart() {
+                let place = groups.place().await;
+                tokio::spawn(groups.clone().commit(request, place));
+            }
         });
     }
 

@@ -282,6 +282,42 @@ async fn a_transaction_that_holds_the_key_of_one_event_does_not_hold_up_the_othe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_held_does_not_hold_up_those_of_the_same_group() {
+    let world = World::new().await;
+    let client = world.nexus().await.client;
+    let publish = |id: String| {
+        let client = client.clone();
+        tokio::spawn(async move { acknowledged(&client, &event(&id, "a")).await })
+    };
+    let mut open = world.postgres.begin().await.expect("begin");
+    let key = "INSERT INTO event_key (key, outbox_id) VALUES ($1, nextval('outbox_id'))";
+    sqlx::query(key).bind(key_of("/tests", "held")).execute(&mut *open).await.expect("hold the key");
+    // While the log cannot grow, all of them gather.
+    let mut fence = world.postgres.begin().await.expect("begin");
+    sqlx::query("SELECT seq FROM head FOR UPDATE").execute(&mut *fence).await.expect("lock");
+    let first = publish("first".to_owned());
+    until_the_sequencer_is_blocked(&world).await;
+    let held = publish("held".to_owned());
+    let once = |id: String| {
+        let client = client.clone();
+        tokio::spawn(async move { client.publish(&event(&id, "a")).await })
+    };
+    let others: Vec<_> = (0..10).map(|number| once(format!("other-{number}"))).collect();
+    until("all to wait in one group", async || {
+        (metric(&client, "nexus_publish_queue_requests").await == 11).then_some(())
+    })
+    .await;
+    fence.rollback().await.expect("release");
+    first.await.expect("published");
+    for other in others {
+        other.await.expect("published at the first time");
+    }
+    assert!(!held.is_finished(), "its key is still held");
+    open.rollback().await.expect("release");
+    assert_eq!(held.await.expect("published"), "1.12");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_the_log_cannot_take_is_set_aside_and_holds_up_no_other() {
     let world = World::new().await;
     let client = world.nexus().await.client;
