@@ -15,16 +15,19 @@ use crate::config::RETENTION_EVENTS_FLOOR;
 const PERIOD: Duration = Duration::from_mins(1);
 /// How soon a run that failed is repeated: a reader may have been in the way of a drop.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
-/// A run that takes longer waits on a dead connection; what it has not dropped, the next one does.
+/// A run that takes longer waits on a dead connection, or has much to do; what it has not dropped, the next one does.
 const RUN_DEADLINE: Duration = Duration::from_secs(10);
 /// Partitions that the kept events spread over: finer ones drop sooner, and cost a table each.
 const PARTITIONS_KEPT: i64 = 4;
 /// Smallest partition; a table for fewer entries costs more than it saves.
 const PARTITION_ENTRIES_MIN: i64 = 1_000;
+/// Largest partition: its keys go in about ten seconds, and the log is never longer than promised by more. Smaller ones
+/// would be more tables in a large log, each of which every reader locks.
+const PARTITION_ENTRIES_MAX: i64 = 1_000_000;
 
 /// Entries of one partition, for a log that keeps `events_min`.
 pub fn partition_entries(events_min: i64) -> i64 {
-    (events_min / PARTITIONS_KEPT).max(PARTITION_ENTRIES_MIN)
+    (events_min / PARTITIONS_KEPT).clamp(PARTITION_ENTRIES_MIN, PARTITION_ENTRIES_MAX)
 }
 
 /// What the log keeps.
@@ -155,8 +158,8 @@ mod tests {
     }
 
     #[test]
-    fn no_partition_is_too_small_to_be_worth_a_table() {
-        assert_eq!(partition_entries(1_000), 1_000);
-        assert_eq!(partition_entries(100_000), 25_000);
+    fn no_partition_is_too_small_to_be_worth_a_table_or_too_large_to_go_soon() {
+        let sizes = [1_000, 100_000, 4_000_000, i64::MAX].map(partition_entries);
+        assert_eq!(sizes, [1_000, 25_000, 1_000_000, 1_000_000]);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 
 use crate::support::{Client, Instance, World, event, until};
 
@@ -122,4 +123,47 @@ async fn a_page_read_while_retention_drops_states_all_that_is_gone() {
         (gone == "1.9000").then_some(())
     });
     tokio::join!(reads, publish_many(&client, 1, 10_000));
+}
+
+async fn count(world: &World, of: &'static str) -> i64 {
+    let count = AssertSqlSafe(format!("SELECT count(*) FROM {of}"));
+    sqlx::query_scalar(count).fetch_one(&world.postgres).await.expect("ask")
+}
+
+async fn run(world: &World, statements: &'static str) {
+    sqlx::raw_sql(statements).execute(&world.postgres).await.expect("the statements are right");
+}
+
+/// Puts this many events into the log, in one partition of as many entries.
+async fn fill_partition(world: &World, entries: i64) {
+    const FILL: &str = "WITH filled AS (
+            INSERT INTO log (seq, outbox_id, key, type, subject, event)
+            SELECT seq, -seq, md5(seq::text)::uuid, 'health.check', 'system/a', '{\"data\":{}}'
+            FROM generate_series(1, $1) AS seq RETURNING seq, key
+        ), keyed AS (INSERT INTO event_key (key, outbox_id) SELECT key, -seq FROM filled)
+        UPDATE head SET seq = $1";
+    let mut connection = world.postgres.acquire().await.expect("connect");
+    nexus::log::partitions::make_ahead(&mut connection, entries).await.expect("the partition can be made");
+    sqlx::query(FILL).bind(entries).execute(&mut *connection).await.expect("the log can be filled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_a_large_partition_go_in_statements_that_end_in_time() {
+    let world = World::new().await;
+    fill_partition(&world, 12_000).await;
+    // Stands for the server's bound on a statement.
+    run(
+        &world,
+        "CREATE FUNCTION refuse_many() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF (SELECT count(*) FROM gone) > 5000 THEN RAISE query_canceled; END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER refuse_many AFTER DELETE ON event_key REFERENCING OLD TABLE AS gone
+        FOR EACH STATEMENT EXECUTE FUNCTION refuse_many()",
+    )
+    .await;
+    let client = world.nexus_with(|config| config.limits.retention_events_min = 1_000).await.client;
+    publish_many(&client, 0, 1_000).await;
+    until("the partition to go", async || (oldest(&world).await == 12_001).then_some(())).await;
+    until("its keys to go", async || (count(&world, "event_key").await == 1_000).then_some(())).await;
 }
