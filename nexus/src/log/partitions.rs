@@ -1,6 +1,5 @@
-//! Partitions of the log: made ahead of the head, named after the numbers they hold.
-
-use std::ops::Range;
+//! Partitions of the log: made ahead of the head, named after the numbers they hold. An event's idempotency key must never
+//! go while the log still has the event, or the event could be published twice.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -26,6 +25,9 @@ pub enum ManagePartitions {
     /// A partition could not be made.
     #[error("make a partition of the log")]
     MakePartition(#[source] sqlx::Error),
+    /// A partition could not be taken out of the log.
+    #[error("detach a partition of the log")]
+    DetachPartition(#[source] sqlx::Error),
     /// A partition could not be dropped.
     #[error("drop a partition of the log")]
     DropPartition(#[source] sqlx::Error),
@@ -35,6 +37,15 @@ impl Partition {
     /// The table's name; it says what it holds.
     pub fn table(&self) -> String {
         format!("log_{}_{}", self.start, self.end)
+    }
+
+    /// The table's name when it is no part of the log any more; it says whose keys are left.
+    fn detached_table(&self) -> String {
+        format!("{}_gone", self.table())
+    }
+
+    fn of_detached_table(name: &str) -> Option<Self> {
+        Self::of_table(name.strip_suffix("_gone")?)
     }
 
     fn of_table(name: &str) -> Option<Self> {
@@ -102,39 +113,71 @@ async fn make(connection: &mut PgConnection, partition: Partition) -> Result<(),
     transaction.commit().await
 }
 
-/// Drops a partition with the idempotency keys of its events.
-pub async fn drop_with_keys(connection: &mut PgConnection, partition: Partition) -> Result<(), ManagePartitions> {
-    let table = partition.table();
-    let drop = async {
-        // Keys first, and apart: dropping locks the whole log, and must be over in an instant.
-        let mut start = partition.start;
-        while start < partition.end {
-            let end = partition.end.min(start + KEYS_PER_STATEMENT);
-            delete_keys(connection, &table, start..end).await?;
-            start = end;
-        }
+/// Takes a partition out of the log: nobody can read its entries any more, and their keys are still known.
+pub(super) async fn detach(connection: &mut PgConnection, partition: Partition) -> Result<(), ManagePartitions> {
+    let (table, detached) = (partition.table(), partition.detached_table());
+    let detach = async {
         let mut transaction = connection.begin().await?;
-        // Readers queue behind a waiting drop, so it gives up soon and is tried again.
-        sqlx::query("SET LOCAL lock_timeout = '250ms'").execute(&mut *transaction).await?;
-        sqlx::query(AssertSqlSafe(format!("DROP TABLE {table}"))).execute(&mut *transaction).await?;
+        for statement in [
+            // Readers queue behind a waiting lock on the log, so it gives up soon and is tried again.
+            "SET LOCAL lock_timeout = '250ms'".to_owned(),
+            // A vacuum of the partition is waited for now, and not with the log locked.
+            format!("LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE"),
+            format!("ALTER TABLE log DETACH PARTITION {table}"),
+            format!("ALTER TABLE {table} RENAME TO {detached}"),
+        ] {
+            sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *transaction).await?;
+        }
         transaction.commit().await
     };
-    drop.await.map_err(ManagePartitions::DropPartition)
+    detach.await.map_err(ManagePartitions::DetachPartition)
 }
 
-/// Deletes the keys of these entries of a partition. They stay deleted when what follows fails.
-async fn delete_keys(connection: &mut PgConnection, table: &str, entries: Range<i64>) -> Result<(), sqlx::Error> {
+/// Partitions that were taken out of the log, by this pod or another one, and are not dropped yet.
+pub(super) async fn detached(connection: &mut PgConnection) -> Result<Vec<Partition>, ManagePartitions> {
+    const LIST: &str = "SELECT relname::text FROM pg_class WHERE relkind = 'r'
+        AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'log'::regclass)";
+    let names: Vec<String> =
+        sqlx::query_scalar(LIST).fetch_all(connection).await.map_err(ManagePartitions::ListPartitions)?;
+    Ok(names.iter().filter_map(|name| Partition::of_detached_table(name)).collect())
+}
+
+/// Drops a detached partition with the idempotency keys of its events. What is done stays done when it is interrupted.
+pub(super) async fn drop_with_keys(
+    connection: &mut PgConnection,
+    partition: Partition,
+) -> Result<(), ManagePartitions> {
+    let drop = async {
+        let mut left = partition;
+        while left.start < left.end {
+            left = delete_keys(connection, left).await?;
+        }
+        let drop = format!("DROP TABLE {}", left.detached_table());
+        sqlx::query(AssertSqlSafe(drop)).persistent(false).execute(connection).await
+    };
+    drop.await.map(|_| ()).map_err(ManagePartitions::DropPartition)
+}
+
+/// Deletes the keys of the first entries of a detached partition, which then has the name of what is left.
+async fn delete_keys(connection: &mut PgConnection, partition: Partition) -> Result<Partition, sqlx::Error> {
     // Other joins read every key of the log for each statement.
     const JOIN: &str = "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)";
+    let left = Partition { start: partition.end.min(partition.start + KEYS_PER_STATEMENT), ..partition };
+    let table = left.detached_table();
+    let rename = format!("ALTER TABLE {} RENAME TO {table}", partition.detached_table());
+    // By the number too: a pod of the version before may have let an event be published again, whose key is another row.
     let delete = format!(
-        "DELETE FROM event_key USING {table} AS gone
-        WHERE gone.seq >= $1 AND gone.seq < $2 AND event_key.key = gone.key"
+        "DELETE FROM event_key USING {table} AS gone WHERE gone.seq >= $1 AND gone.seq < $2
+        AND event_key.key = gone.key AND event_key.outbox_id = gone.outbox_id"
     );
     let mut transaction = connection.begin().await?;
+    // First, for it may wait for a vacuum, and whoever publishes waits for the keys.
+    sqlx::query(AssertSqlSafe(rename)).persistent(false).execute(&mut *transaction).await?;
     sqlx::query(JOIN).execute(&mut *transaction).await?;
-    let delete = sqlx::query(AssertSqlSafe(delete)).bind(entries.start).bind(entries.end);
-    delete.execute(&mut *transaction).await?;
-    transaction.commit().await
+    let delete = sqlx::query(AssertSqlSafe(delete)).bind(partition.start).bind(left.start);
+    delete.persistent(false).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(left)
 }
 
 #[cfg(test)]
@@ -146,7 +189,10 @@ mod tests {
         let partition = Partition { start: 1, end: 25_001 };
         assert_eq!(partition.table(), "log_1_25001");
         assert_eq!(Partition::of_table(&partition.table()), Some(partition));
-        for other in ["log", "log_1", "log_a_b", "outbox_1_2"] {
+        assert_eq!(Partition::of_detached_table(&partition.table()), None);
+        assert_eq!(partition.detached_table(), "log_1_25001_gone");
+        assert_eq!(Partition::of_detached_table(&partition.detached_table()), Some(partition));
+        for other in ["log", "log_1", "log_a_b", "outbox_1_2", "log_1_25001_gone"] {
             assert_eq!(Partition::of_table(other), None, "{other}");
         }
     }

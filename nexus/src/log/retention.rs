@@ -92,6 +92,10 @@ async fn drop_expired(pool: &PgPool, keep: Keep) -> Result<Option<i64>, ManagePa
     }
     let mut connection = pool.acquire().await.map_err(list_failed)?;
     connection.ping().await.map_err(list_failed)?;
+    // A run before this one was interrupted, perhaps on another pod.
+    for partition in partitions::detached(&mut connection).await? {
+        partitions::drop_with_keys(&mut connection, partition).await?;
+    }
     let head: i64 =
         sqlx::query_scalar("SELECT seq FROM head").fetch_one(&mut *connection).await.map_err(list_failed)?;
     let partitions = partitions::list(&mut connection).await?;
@@ -101,8 +105,9 @@ async fn drop_expired(pool: &PgPool, keep: Keep) -> Result<Option<i64>, ManagePa
     };
     let expired = expired(&partitions, head, keep.events_min, outdated);
     for &partition in &expired {
+        partitions::detach(&mut connection, partition).await?;
+        tracing::info!(log.oldest = partition.end, "retention took a partition out of the log");
         partitions::drop_with_keys(&mut connection, partition).await?;
-        tracing::info!(log.oldest = partition.end, "retention dropped a partition of the log");
     }
     Ok(next_drop(&partitions, expired.len(), keep.events_min))
 }

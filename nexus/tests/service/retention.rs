@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Postgres, Transaction};
 
 use crate::support::{Client, Instance, World, event, until};
 
@@ -26,8 +26,7 @@ async fn old_events_go_and_at_least_a_thousand_stay() {
     assert_eq!(oldest.await, 2_001);
     let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM log").fetch_one(&world.postgres).await.expect("ask");
     assert_eq!(kept, 1_500);
-    let keys: i64 = sqlx::query_scalar("SELECT count(*) FROM event_key").fetch_one(&world.postgres).await.expect("ask");
-    assert_eq!(keys, 1_500, "the idempotency keys go with their events");
+    until("the idempotency keys to follow", async || (count(&world, "event_key").await == 1_500).then_some(())).await;
     let ahead: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_inherits WHERE inhparent = 'log'::regclass")
         .fetch_one(&world.postgres)
         .await
@@ -166,4 +165,101 @@ async fn the_keys_of_a_large_partition_go_in_statements_that_end_in_time() {
     publish_many(&client, 0, 1_000).await;
     until("the partition to go", async || (oldest(&world).await == 12_001).then_some(())).await;
     until("its keys to go", async || (count(&world, "event_key").await == 1_000).then_some(())).await;
+}
+
+/// A transaction that has read the log and not ended.
+async fn reader(world: &World) -> Transaction<'static, Postgres> {
+    let mut reader = world.postgres.begin().await.expect("begin");
+    sqlx::query("SELECT min(seq) FROM log").execute(&mut *reader).await.expect("read");
+    reader
+}
+
+async fn until_retention_waits(world: &World) {
+    let waiting = "pg_locks JOIN pg_database ON pg_database.oid = database WHERE datname = current_database()
+        AND relation = 'log'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted";
+    until("retention to wait for a reader", async || (count(world, waiting).await > 0).then_some(())).await;
+}
+
+/// Tables that were taken out of the log and not dropped yet.
+async fn detached(world: &World) -> i64 {
+    let detached = "pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
+        AND relname LIKE 'log\\_%' AND NOT relispartition";
+    count(world, detached).await
+}
+
+async fn until_one_partition_is_gone(world: &World) {
+    until("a partition to go", async || (oldest(world).await == 1_001).then_some(())).await;
+    until("its keys to go", async || (detached(world).await == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_known_again_as_long_as_it_can_be_read() {
+    let world = World::new().await;
+    let client = world.nexus_with(|config| config.limits.retention_events_min = 1_000).await.client;
+    let reader = reader(&world).await;
+    publish_many(&client, 0, 2_500).await;
+    until_retention_waits(&world).await;
+    assert_eq!(client.publish(&event("event-0", "a")).await, "1.1");
+    reader.rollback().await.expect("the reader ends");
+    until_one_partition_is_gone(&world).await;
+    assert_eq!(client.publish(&event("event-0", "a")).await, "1.2501");
+    assert_eq!((count(&world, "log").await, count(&world, "event_key").await), (1_501, 1_501));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_an_event_that_was_published_again_stays() {
+    let world = World::new().await;
+    let client = world.nexus_with(|config| config.limits.retention_events_min = 1_000).await.client;
+    let reader = reader(&world).await;
+    publish_many(&client, 0, 2_500).await;
+    // Pods of the version before delete keys while their entries can still be read.
+    run(&world, "DELETE FROM event_key USING log WHERE event_key.key = log.key AND seq = 1").await;
+    assert_eq!(client.publish(&event("event-0", "a")).await, "1.2501");
+    reader.rollback().await.expect("the reader ends");
+    until_one_partition_is_gone(&world).await;
+    assert_eq!(client.publish(&event("event-0", "a")).await, "1.2501");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_pod_has_left_another_one_takes_up() {
+    let world = World::new().await;
+    fill_partition(&world, 12_000).await;
+    run(
+        &world,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE query_canceled; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON event_key FOR EACH ROW WHEN (OLD.outbox_id = -12000)
+        EXECUTE FUNCTION refuse()",
+    )
+    .await;
+    let start = async || world.nexus_with(|config| config.limits.retention_events_min = 1_000).await;
+    let first = start().await;
+    publish_many(&first.client, 0, 1_000).await;
+    until("all keys but the last to go", async || (count(&world, "event_key").await == 3_000).then_some(())).await;
+    assert_eq!(oldest(&world).await, 12_001);
+    first.nexus.stop(Duration::ZERO).await;
+    assert_eq!(count(&world, "log_10001_12001_gone").await, 12_000);
+    run(&world, "DROP TRIGGER refuse ON event_key").await;
+    let _second = start().await;
+    until("the rest to go", async || (detached(&world).await == 0).then_some(())).await;
+    assert_eq!((count(&world, "log").await, count(&world, "event_key").await), (1_000, 1_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_partition_is_vacuumed_retention_keeps_nobody_from_the_log() {
+    let world = World::new().await;
+    let client = world.nexus_with(|config| config.limits.retention_events_min = 1_000).await.client;
+    publish_many(&client, 0, 1).await;
+    let mut vacuum = world.postgres.begin().await.expect("begin");
+    let lock = "LOCK TABLE log_1_1001 IN SHARE UPDATE EXCLUSIVE MODE";
+    sqlx::query(lock).execute(&mut *vacuum).await.expect("the partition can be locked");
+    publish_many(&client, 1, 2_499).await;
+    let locks = "SELECT coalesce(max(held.mode), 'none') FROM pg_locks AS waiting LEFT JOIN pg_locks AS held
+        ON held.pid = waiting.pid AND held.relation = 'log'::regclass AND held.granted AND held.mode LIKE '%Exclusive%'
+        WHERE waiting.relation = 'log_1_1001'::regclass AND NOT waiting.granted HAVING count(*) > 0";
+    let held = until("retention to wait for the vacuum", async || {
+        sqlx::query_scalar::<_, String>(locks).fetch_optional(&world.postgres).await.expect("ask")
+    });
+    assert_eq!(held.await, "none");
+    vacuum.rollback().await.expect("the vacuum ends");
+    until_one_partition_is_gone(&world).await;
 }
