@@ -140,8 +140,8 @@ pub struct Limits {
     /// Events that the log keeps at least, unless they are too old; never below 1,000.
     #[arg(long, env = "NEXUS_RETENTION_EVENTS_MIN", default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(RETENTION_EVENTS_FLOOR..))]
     pub retention_events_min: i64,
-    /// Age after which events go although fewer than those are left, in hours; never the newest 1,000. A partition of the
-    /// log goes as a whole, when all of it is older. By number alone when absent.
+    /// Age after which events go although fewer than those are left, in hours; never the newest 1,000. Events that follow
+    /// one another go together, so one may stay until it is a quarter and a minute older. By number alone when absent.
     #[arg(long, env = "NEXUS_RETENTION_HOURS_MAX", value_parser = clap::value_parser!(u32).range(1..))]
     pub retention_hours_max: Option<u32>,
     /// How long the head of a request may take, and how long a connection may be idle before the next one, in seconds.

@@ -6,6 +6,13 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 /// Keys that one statement deletes. Among three million keys it takes 40 ms: the server's bound on a statement and the
 /// sequencer's patience with a key are far away, on a slow disk too.
 const KEYS_PER_STATEMENT: i64 = 5_000;
+/// Entries that are deleted with a partition in use locked: twenty milliseconds.
+const ENTRIES_PER_LOCK: i64 = 1_000;
+/// Readers queue behind a waiting lock, so it gives up soon and is tried again.
+const SHORT_WAIT: &str = "SET LOCAL lock_timeout = '250ms'";
+/// Other joins read every key of the log for each statement that deletes some.
+const LOOK_UP_KEYS: &str =
+    "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)";
 
 /// A partition holds the numbers from `start` up to, not including, `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +35,9 @@ pub enum ManagePartitions {
     /// A partition could not be taken out of the log.
     #[error("detach a partition of the log")]
     DetachPartition(#[source] sqlx::Error),
+    /// Entries that are too old could not be deleted.
+    #[error("delete entries of the log")]
+    DeleteEntries(#[source] sqlx::Error),
     /// A partition could not be dropped.
     #[error("drop a partition of the log")]
     DropPartition(#[source] sqlx::Error),
@@ -119,10 +129,8 @@ pub(super) async fn detach(connection: &mut PgConnection, partition: Partition) 
     let detach = async {
         let mut transaction = connection.begin().await?;
         for statement in [
-            // Readers queue behind a waiting lock on the log, so it gives up soon and is tried again.
-            "SET LOCAL lock_timeout = '250ms'".to_owned(),
-            // A vacuum of the partition is waited for now, and not with the log locked.
-            format!("LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE"),
+            SHORT_WAIT.to_owned(),
+            wait_for_vacuum(&table),
             format!("ALTER TABLE log DETACH PARTITION {table}"),
             format!("ALTER TABLE {table} RENAME TO {detached}"),
         ] {
@@ -131,6 +139,12 @@ pub(super) async fn detach(connection: &mut PgConnection, partition: Partition) 
         transaction.commit().await
     };
     detach.await.map_err(ManagePartitions::DetachPartition)
+}
+
+/// A lock that no reader is in the way of: a vacuum of the partition is waited for with it, and not with one that keeps
+/// readers away.
+fn wait_for_vacuum(table: &str) -> String {
+    format!("LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE")
 }
 
 /// Partitions that were taken out of the log, by this pod or another one, and are not dropped yet.
@@ -160,8 +174,6 @@ pub(super) async fn drop_with_keys(
 
 /// Deletes the keys of the first entries of a detached partition, which then has the name of what is left.
 async fn delete_keys(connection: &mut PgConnection, partition: Partition) -> Result<Partition, sqlx::Error> {
-    // Other joins read every key of the log for each statement.
-    const JOIN: &str = "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)";
     let left = Partition { start: partition.end.min(partition.start + KEYS_PER_STATEMENT), ..partition };
     let table = left.detached_table();
     let rename = format!("ALTER TABLE {} RENAME TO {table}", partition.detached_table());
@@ -173,11 +185,56 @@ async fn delete_keys(connection: &mut PgConnection, partition: Partition) -> Res
     let mut transaction = connection.begin().await?;
     // First, for it may wait for a vacuum, and whoever publishes waits for the keys.
     sqlx::query(AssertSqlSafe(rename)).persistent(false).execute(&mut *transaction).await?;
-    sqlx::query(JOIN).execute(&mut *transaction).await?;
+    sqlx::query(LOOK_UP_KEYS).execute(&mut *transaction).await?;
     let delete = sqlx::query(AssertSqlSafe(delete)).bind(partition.start).bind(left.start);
     delete.persistent(false).execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(left)
+}
+
+/// Deletes the entries of a partition before `end` that are older than this, with their keys, once the oldest of them is a
+/// quarter older: a partition that takes long to fill need not be full. Answers the oldest entry that is left, if some went.
+pub(super) async fn delete_outdated(
+    connection: &mut PgConnection,
+    partition: Partition,
+    end: i64,
+    hours_max: u32,
+) -> Result<Option<i64>, ManagePartitions> {
+    let table = partition.table();
+    // A quarter: then it is done seldom, and in partitions that fill faster, which go as a whole, it is not done.
+    let find = format!(
+        "SELECT oldest.seq, least($1, (
+            SELECT seq FROM {table} WHERE recorded_at >= now() - make_interval(secs => 3600 * $2) ORDER BY seq LIMIT 1))
+        FROM (SELECT seq, recorded_at FROM {table} ORDER BY seq LIMIT 1) AS oldest
+        WHERE recorded_at < now() - make_interval(secs => 4500 * $2)"
+    );
+    let find = sqlx::query_as(AssertSqlSafe(find)).bind(end).bind(f64::from(hours_max)).persistent(false);
+    let found: Option<(i64, i64)> =
+        find.fetch_optional(&mut *connection).await.map_err(ManagePartitions::ListPartitions)?;
+    let Some((oldest, end)) = found.filter(|(oldest, end)| oldest < end) else { return Ok(None) };
+    let mut left = oldest;
+    while left < end {
+        left = end.min(left + ENTRIES_PER_LOCK);
+        delete_entries(connection, &table, left).await.map_err(ManagePartitions::DeleteEntries)?;
+    }
+    Ok(Some(end))
+}
+
+/// Deletes the entries before `end`, with their keys. Both go at once, so that an event is known again as long as it can be
+/// read.
+async fn delete_entries(connection: &mut PgConnection, table: &str, end: i64) -> Result<(), sqlx::Error> {
+    let delete = format!(
+        "WITH gone AS (DELETE FROM {table} WHERE seq < $1 RETURNING key, outbox_id)
+        DELETE FROM event_key USING gone WHERE event_key.key = gone.key AND event_key.outbox_id = gone.outbox_id"
+    );
+    let mut transaction = connection.begin().await?;
+    // A consumer's transaction that has looked where the log goes on takes what is there: it is waited for.
+    let locks = [wait_for_vacuum(table), format!("LOCK TABLE {table}")];
+    for statement in [SHORT_WAIT, LOOK_UP_KEYS].map(str::to_owned).into_iter().chain(locks) {
+        sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *transaction).await?;
+    }
+    sqlx::query(AssertSqlSafe(delete)).bind(end).persistent(false).execute(&mut *transaction).await?;
+    transaction.commit().await
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Retention: drops the oldest partitions of the log, by number and by age, never so many that fewer events stay than
-//! promised.
+//! Retention: drops the oldest partitions of the log, by number and by age, and deletes what is too old of one that takes
+//! long to fill, never so much that fewer events stay than promised.
 
 use std::time::Duration;
 
@@ -48,6 +48,12 @@ pub fn expired(partitions: &[Partition], head: i64, events_min: i64, outdated: i
         left >= events_min || (newest <= outdated && left >= RETENTION_EVENTS_FLOOR)
     };
     partitions.iter().filter(may_go).copied().collect()
+}
+
+/// The first entry of the oldest partition that stays although it may be too old: of the newest, enough for a client that
+/// was away for a moment, and the last one of the partition, whose age tells when the whole may go.
+fn outdated_end(oldest: Partition, head: i64) -> i64 {
+    (oldest.end - 1).min(head - RETENTION_EVENTS_FLOOR + 1)
 }
 
 /// The head at which the oldest partition that stays may go by its number.
@@ -109,6 +115,12 @@ async fn drop_expired(pool: &PgPool, keep: Keep) -> Result<Option<i64>, ManagePa
         tracing::info!(log.oldest = partition.end, "retention took a partition out of the log");
         partitions::drop_with_keys(&mut connection, partition).await?;
     }
+    if let (Some(hours_max), Some(&oldest)) = (keep.hours_max, partitions.get(expired.len())) {
+        let end = outdated_end(oldest, head);
+        if let Some(oldest) = partitions::delete_outdated(&mut connection, oldest, end, hours_max).await? {
+            tracing::info!(log.oldest = oldest, "retention deleted the events of the log that are too old");
+        }
+    }
     Ok(next_drop(&partitions, expired.len(), keep.events_min))
 }
 
@@ -160,6 +172,13 @@ mod tests {
         assert_eq!(expired(&partitions, 3_000, 9_000, 1_000), partitions[..1]);
         assert_eq!(expired(&partitions, 3_000, 9_000, 2_000), partitions);
         assert_eq!(expired(&partitions, 2_999, 9_000, 2_000), partitions[..1]);
+    }
+
+    #[test]
+    fn of_what_is_too_old_the_last_entry_of_a_partition_and_a_thousand_stay() {
+        let oldest = Partition { start: 1, end: 25_001 };
+        let ends = [0, 1_000, 1_001, 3_000, 26_000, 90_000].map(|head| outdated_end(oldest, head));
+        assert_eq!(ends, [-999, 1, 2, 2_001, 25_000, 25_000]);
     }
 
     #[test]

@@ -263,3 +263,64 @@ async fn while_a_partition_is_vacuumed_retention_keeps_nobody_from_the_log() {
     vacuum.rollback().await.expect("the vacuum ends");
     until_one_partition_is_gone(&world).await;
 }
+
+/// Few events, so that the partition in use takes all of them.
+async fn sparse_world() -> (World, Instance) {
+    let world = World::new().await;
+    let instance = start_sparse(&world).await;
+    publish_many(&instance.client, 0, 3_000).await;
+    (world, instance)
+}
+
+async fn start_sparse(world: &World) -> Instance {
+    world.nexus_with(|config| config.limits.retention_hours_max = Some(20)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_old_goes_also_when_its_partition_is_far_from_full() {
+    let (world, mut instance) = sparse_world().await;
+    let again = async |instance: Instance| {
+        instance.nexus.stop(Duration::ZERO).await;
+        start_sparse(&world).await
+    };
+    // Two days old, one day old, and new.
+    age(&world, 1_500).await;
+    age(&world, 1_800).await;
+    instance = again(instance).await;
+    until("all that is too old to go", async || (oldest(&world).await == 1_801).then_some(())).await;
+    assert_eq!((count(&world, "log").await, count(&world, "event_key").await), (1_200, 1_200));
+    let page = instance.client.history("after=1.10&limit=1").await.body;
+    assert_eq!(
+        (&page["gap"], &page["events"][0]["position"]),
+        (&json!({"from": "1.10", "to": "1.1800"}), &json!("1.1801"))
+    );
+    assert_eq!(instance.client.publish(&event("event-1800", "a")).await, "1.1801");
+
+    // The newest thousand stay, however old they are.
+    age(&world, 3_000).await;
+    age(&world, 3_000).await;
+    instance = again(instance).await;
+    until("all but a thousand to go", async || (oldest(&world).await == 2_001).then_some(())).await;
+    assert_eq!((count(&world, "log").await, count(&world, "event_key").await), (1_000, 1_000));
+    assert_eq!(instance.client.publish(&event("event-1800", "a")).await, "1.3001");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_transaction_has_seen_in_the_log_stays_until_it_ends() {
+    let (world, instance) = sparse_world().await;
+    instance.nexus.stop(Duration::ZERO).await;
+    age(&world, 1_500).await;
+    age(&world, 1_500).await;
+    // A consumer looks where the log goes on, and then takes what is there.
+    let mut consumer = reader(&world).await;
+    let _instance = start_sparse(&world).await;
+    until("retention to wait for it", async || {
+        let waiting = "pg_locks WHERE relation = 'log_1_25001'::regclass AND NOT granted";
+        (count(&world, waiting).await > 0).then_some(())
+    })
+    .await;
+    let taken: i64 = sqlx::query_scalar("SELECT count(*) FROM log").fetch_one(&mut *consumer).await.expect("read");
+    assert_eq!(taken, 3_000);
+    consumer.rollback().await.expect("the consumer ends");
+    until("all that is too old to go", async || (oldest(&world).await == 1_501).then_some(())).await;
+}
