@@ -13,5 +13,6 @@ pub use caller::{
     UsersWrite, WebhooksWrite,
 };
 pub use claims::Claims;
+pub use jwks::FetchKeys;
 pub use revocations::Revocations;
 pub use verifier::{PrepareVerifier, Verifier, VerifyToken, sign};

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::VerifyToken;
+use crate::auth::{FetchKeys, VerifyToken};
 use crate::chain::Chain;
 use crate::events::Violation;
 use crate::log::{Publish, ReadLog};
@@ -233,6 +233,8 @@ impl ApiError {
         match self {
             Self::Unavailable(cause) => tracing::warn!(error = %Chain(&**cause), "a request could not be served"),
             Self::Internal(cause) => tracing::error!(error = %Chain(&**cause), "a request failed"),
+            // It was told when the keys were asked for; anybody can name a key that is not known.
+            Self::RefuseToken(VerifyToken::FetchKeys(FetchKeys::Wait)) => {}
             Self::RefuseToken(error @ VerifyToken::FetchKeys(_)) => {
                 tracing::warn!(error = %Chain(error), "a token could not be verified");
             }

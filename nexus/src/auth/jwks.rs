@@ -1,4 +1,5 @@
 //! The issuer's published keys: kept, renewed in time, and fetched again for an unknown key, but not at a caller's will.
+//! A key that is not known yet is never taken for one that does not exist.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -30,8 +31,8 @@ pub enum FetchKeys {
     /// The answer is no key set.
     #[error("read the issuer's key set")]
     ReadSet(#[source] serde_json::Error),
-    /// The last fetch failed a moment ago.
-    #[error("the issuer's key set was not there a moment ago")]
+    /// The set was asked for a moment ago, and is not asked for again yet.
+    #[error("the issuer's key set was asked for a moment ago")]
     Wait,
 }
 
@@ -65,7 +66,7 @@ impl KeySet {
         Ok(Self { url: url.to_owned(), client, known: RwLock::default(), fetching: Mutex::default() })
     }
 
-    /// The key with this id; without an id the only key of the set.
+    /// The key with this id; without an id the only key of the set. There is none only if the set was fetched for this.
     pub(super) async fn find(&self, id: Option<&str>) -> Result<Option<Arc<IssuerKey>>, FetchKeys> {
         if let Some(key) = self.look(|known| known.find(id)) {
             if self.look(Known::is_outdated)
@@ -81,11 +82,11 @@ impl KeySet {
         if let Some(key) = self.look(|known| known.find(id)) {
             return Ok(Some(key));
         }
-        if self.look(Known::may_fetch) {
-            self.fetch_into(&alone).await?;
-        } else if self.look(|known| known.fetched.is_none()) {
+        if !self.look(Known::may_fetch) {
+            // The issuer may have published the key since: only a fetch of now can say that it is none.
             return Err(FetchKeys::Wait);
         }
+        self.fetch_into(&alone).await?;
         Ok(self.look(|known| known.find(id)))
     }
 
@@ -183,4 +184,99 @@ fn usable(jwk: &Jwk) -> Option<IssuerKey> {
     };
     let key = DecodingKey::from_jwk(jwk).ok()?;
     Some(IssuerKey { id: jwk.common.key_id.clone(), key, algorithm })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use serde_json::{Value, json};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// An issuer, and what knows its keys.
+    struct Issuer {
+        ids: watch::Sender<Vec<&'static str>>,
+        set: KeySet,
+    }
+
+    impl Issuer {
+        async fn start(ids: &[&'static str]) -> Self {
+            let (ids, published) = watch::channel(ids.to_vec());
+            let answer =
+                get(async move || json!({"keys": published.borrow().iter().map(jwk).collect::<Value>()}).to_string());
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+            let url = format!("http://{}", listener.local_addr().expect("a listener has an address"));
+            tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/", answer)).await });
+            Self { ids, set: KeySet::new(&url).expect("a client can be made") }
+        }
+
+        fn publish(&self, ids: &[&'static str]) {
+            self.ids.send_replace(ids.to_vec());
+        }
+
+        /// So much time passes for what is known.
+        fn pass(&self, time: Duration) {
+            let before =
+                |instant: Option<Instant>| instant.map(|instant| instant.checked_sub(time).expect("it was then"));
+            self.set.change(|known| (known.fetched, known.tried) = (before(known.fetched), before(known.tried)));
+        }
+
+        /// Whether there is such a key; nothing if that cannot be said yet.
+        async fn has(&self, id: &str) -> Option<bool> {
+            match self.set.find(Some(id)).await {
+                Ok(key) => Some(key.is_some()),
+                Err(FetchKeys::Wait) => None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn jwk(id: &&'static str) -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
+    }
+
+    const PAUSE: Duration = FETCH_INTERVAL_MIN.saturating_add(Duration::from_millis(1));
+
+    #[tokio::test]
+    async fn a_new_key_is_known_after_the_pause_and_is_no_false_one_before() {
+        let issuer = Issuer::start(&["first"]).await;
+        assert_eq!(issuer.has("first").await, Some(true));
+        issuer.publish(&["first", "second"]);
+        assert_eq!(issuer.has("second").await, None);
+        issuer.pass(PAUSE);
+        assert_eq!(issuer.has("second").await, Some(true));
+        // What it does not publish is none, once it was asked for that.
+        assert_eq!(issuer.has("third").await, None);
+        issuer.pass(PAUSE);
+        assert_eq!((issuer.has("third").await, issuer.has("first").await), (Some(false), Some(true)));
+    }
+
+    #[tokio::test]
+    async fn a_withdrawn_key_counts_until_the_keys_are_renewed_and_no_longer() {
+        let issuer = Issuer::start(&["first", "second"]).await;
+        assert_eq!(issuer.has("first").await, Some(true));
+        issuer.publish(&["second"]);
+        issuer.pass(FRESH_FOR.saturating_sub(PAUSE));
+        assert_eq!(issuer.has("first").await, Some(true));
+        issuer.pass(PAUSE * 2);
+        assert_eq!((issuer.has("first").await, issuer.has("second").await), (Some(false), Some(true)));
+        issuer.pass(PAUSE);
+        assert_eq!(issuer.has("first").await, Some(false));
+    }
+
+    #[tokio::test]
+    async fn keys_that_cannot_be_renewed_go_on() {
+        let issuer = Issuer::start(&["first"]).await;
+        assert_eq!(issuer.has("first").await, Some(true));
+        let away = KeySet {
+            known: std::mem::take(&mut *issuer.set.known.write().expect("nobody panicked")).into(),
+            ..KeySet::fetched(Vec::new())
+        };
+        let issuer = Issuer { set: away, ..issuer };
+        issuer.pass(FRESH_FOR + PAUSE);
+        assert_eq!(issuer.has("first").await, Some(true));
+        assert_eq!(issuer.has("second").await, None, "it was asked for a moment ago");
+    }
 }

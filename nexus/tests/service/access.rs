@@ -7,12 +7,14 @@ use axum::Json;
 use axum::routing::get;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use nexus::config::Config;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::support::client::{HS256_KEY, token_of};
+use crate::support::socket::Opening;
 use crate::support::{Answer, Client, World, event, token};
 
 async fn read(client: &Client, token: Option<String>) -> Answer {
@@ -130,6 +132,12 @@ impl Issuer {
         Self { keys, asked, url }
     }
 
+    /// Its keys are the ones that count.
+    fn verifies(&self, config: &mut Config) {
+        config.auth.hs256_key = None;
+        config.auth.jwks_url = Some(self.url.clone());
+    }
+
     /// A new key, published under this id.
     fn rotate(&self, id: &str) -> EncodingKey {
         // PKCS #8 of an Ed25519 key is this header and 32 random bytes (RFC 8410).
@@ -154,23 +162,42 @@ async fn published_keys_are_taken_and_fetched_no_more_than_needed() {
     let world = World::new().await;
     let issuer = Issuer::start().await;
     let key = issuer.rotate("first");
-    let client = world
-        .nexus_with(|config| {
-            config.auth.hs256_key = None;
-            config.auth.jwks_url = Some(issuer.url.clone());
-        })
-        .await
-        .client;
+    let client = world.nexus_with(|config| issuer.verifies(config)).await.client;
     assert_eq!(read(&client, Some(signed(&key, "first"))).await.status, 200);
     assert_eq!(read(&client, Some(signed(&key, "first"))).await.status, 200);
     for unknown in ["a", "b", "c"] {
-        assert_eq!(read(&client, Some(signed(&key, unknown))).await.problem(), (401, "token_invalid"));
+        // The issuer may have published it in this moment: that is not known until it is asked again.
+        let answer = read(&client, Some(signed(&key, unknown))).await;
+        assert_eq!((answer.problem(), answer.header("retry-after")), ((503, "issuer_unavailable"), Some("1")));
     }
     assert_eq!(issuer.asked.load(Ordering::SeqCst), 1, "unknown ids cannot make Nexus ask again and again");
     // The public half as a shared secret: the old trick, and an HS256 token has no place here at all.
     assert_eq!(read(&client, Some(token("admin"))).await.problem(), (401, "token_invalid"));
     let other = issuer.rotate("first");
     assert_eq!(read(&client, Some(signed(&other, "first"))).await.status, 401, "the old key is kept for a while");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_token_of_a_new_key_closes_no_connection() {
+    let world = World::new().await;
+    let issuer = Issuer::start().await;
+    let instance = world.nexus_with(|config| issuer.verifies(config)).await;
+    let opening = Opening { token: Some(signed(&issuer.rotate("first"), "first")), ..Opening::default() };
+    let mut socket = opening.open(instance.nexus.address()).await.expect("the token is good");
+    // The set was fetched a moment ago, and is not fetched again yet.
+    let refresh = json!({"command": "refresh", "token": signed(&issuer.rotate("second"), "second")});
+    assert_eq!(socket.command(refresh).await["error"]["code"], "issuer_unavailable");
+    assert_eq!(socket.command(json!({"command": "ping"})).await["result"]["position"], "1.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_a_fetch_has_not_brought_is_no_key() {
+    let world = World::new().await;
+    let issuer = Issuer::start().await;
+    let client = world.nexus_with(|config| issuer.verifies(config)).await.client;
+    let key = issuer.rotate("first");
+    assert_eq!(read(&client, Some(signed(&key, "other"))).await.problem(), (401, "token_invalid"));
+    assert_eq!(issuer.asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
