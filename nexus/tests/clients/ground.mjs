@@ -32,15 +32,19 @@ export async function relay() {
   return { url: `http://127.0.0.1:${server.address().port}`, cut: () => open.forEach((socket) => socket.destroy()) };
 }
 
-/** Publishes an event with this id, at one pod after the other. */
-export async function publish(id) {
-  const pod = pods[published++ % pods.length];
-  const event = {
+/** An event with this id. */
+export function event(id) {
+  return {
     specversion: "1.0", id, source: "/npm", type: "health.check", subject: "system/a",
     data: { component: "tests", status: "healthy" },
   };
+}
+
+/** Publishes an event with this id, at one pod after the other. */
+export async function publish(id) {
+  const pod = pods[published++ % pods.length];
   const headers = { authorization: `Bearer ${token}`, "content-type": "application/cloudevents+json" };
-  const answer = await fetch(`http://${pod}/v1/events`, { method: "POST", headers, body: JSON.stringify(event) });
+  const answer = await fetch(`http://${pod}/v1/events`, { method: "POST", headers, body: JSON.stringify(event(id)) });
   if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
 }
 let published = 0;

@@ -31,7 +31,9 @@ pub enum ReadPayload {
     Packet(#[source] ReadPacket),
 }
 
-/// Takes the body of a `POST` of a polling client apart. Each text is a packet.
+/// Takes the body of a `POST` of a polling client apart. Each text is a packet, or one with binary data. Whoever takes
+/// the packets refuses that in its turn: what the client has sent before it counts, and the packet that announces it is
+/// refused with a reason.
 pub fn read(body: &[u8], limits: Limits) -> Result<Vec<&str>, ReadPayload> {
     if body.len() > limits.bytes_max {
         return Err(ReadPayload::TooLarge);
@@ -40,7 +42,10 @@ pub fn read(body: &[u8], limits: Limits) -> Result<Vec<&str>, ReadPayload> {
     if text.split(SEPARATOR).nth(limits.packets_max).is_some() {
         return Err(ReadPayload::TooMany);
     }
-    let packet = |text| Packet::read(text).map(|_| text).map_err(ReadPayload::Packet);
+    let packet = |text| match Packet::read(text) {
+        Ok(_) | Err(ReadPacket::Binary) => Ok(text),
+        Err(error) => Err(ReadPayload::Packet(error)),
+    };
     text.split(SEPARATOR).map(packet).collect()
 }
 
@@ -77,6 +82,7 @@ mod tests {
         assert_eq!(read(b"4test1\x1e4test2\x1e4test3"), Ok(vec!["4test1", "4test2", "4test3"]));
         assert_eq!(read(b"4a\nb\x1e2\x1e4world"), Ok(vec!["4a\nb", "2", "4world"]));
         assert_eq!(read(b"0\x1e1\x1e2probe\x1e3probe\x1e4"), Ok(vec!["0", "1", "2probe", "3probe", "4"]));
+        assert_eq!(read(b"4a\x1e451-[]\x1ebAQIDBA=="), Ok(vec!["4a", "451-[]", "bAQIDBA=="]));
         assert_eq!(payload(&["4hello", "2", "4world"]), b"4hello\x1e2\x1e4world");
     }
 
@@ -87,7 +93,7 @@ mod tests {
             (b"abc".to_vec(), ReadPayload::Packet(ReadPacket::Type)),
             (b"{}".to_vec(), ReadPayload::Packet(ReadPacket::Type)),
             (br#"["a123", "a456"]"#.to_vec(), ReadPayload::Packet(ReadPacket::Type)),
-            (b"4hello\x1ebAQIDBA==".to_vec(), ReadPayload::Packet(ReadPacket::Binary)),
+            (b"4hello\x1ebAQIDBA==\x1e7".to_vec(), ReadPayload::Packet(ReadPacket::Type)),
             (b"4hello\x1e".to_vec(), ReadPayload::Packet(ReadPacket::Empty)),
             (b"\x1e4hello".to_vec(), ReadPayload::Packet(ReadPacket::Empty)),
             (b"4a\x1e\x1e4b".to_vec(), ReadPayload::Packet(ReadPacket::Empty)),
