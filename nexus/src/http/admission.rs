@@ -10,8 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::forward::FORWARDED;
-use super::{AppState, socket_io};
+use super::{AppState, forward};
 use crate::auth::Claims;
 use crate::events::audience::room_of_person;
 use crate::metrics::Throttled;
@@ -145,10 +144,9 @@ pub(super) async fn throttle(State(state): State<AppState>, request: Request, ne
     let (mut parts, body) = request.into_parts();
     let noted = Noted::default();
     parts.extensions.insert(noted.clone());
-    let is_exempt = parts.extensions.get::<MatchedPath>().is_some_and(|path| {
-        // What another pod passes on was counted there.
-        PROBES.contains(&path.as_str()) || (path.as_str() == socket_io::PATH && parts.headers.contains_key(FORWARDED))
-    });
+    let is_probe = parts.extensions.get::<MatchedPath>().is_some_and(|path| PROBES.contains(&path.as_str()));
+    // What another pod hands on was counted there.
+    let is_exempt = is_probe || forward::is_from_pod(&state, &parts.headers);
     let per_second = state.config.throttle.address_requests_per_second;
     let mut response = match ClientAddress::from_request_parts(&mut parts, &state).await {
         Ok(ClientAddress(Some(address))) if !is_exempt && per_second > 0 => {

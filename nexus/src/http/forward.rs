@@ -17,9 +17,13 @@ use super::stream::{Handshake, switch_protocols};
 use super::{AppState, server};
 use crate::chain::Chain;
 use crate::problem::ApiError;
+use crate::realtime::engine_io::sessions::Holder;
 
-/// Marks a request that came from another pod: it is not sent on once more.
-pub(super) const FORWARDED: HeaderName = HeaderName::from_static("nexus-forwarded");
+/// Marks a request that came from another pod, by the secret of the pod that it is sent to.
+const FORWARDED: HeaderName = HeaderName::from_static("nexus-forwarded");
+
+/// The mark for a pod that has said no secret: one of the version before, to which any mark will do.
+const MARK_WITHOUT_SECRET: &str = "1";
 
 /// Calls other pods: at the addresses that they say, and at no other.
 pub fn peers() -> Result<reqwest::Client, reqwest::Error> {
@@ -50,15 +54,28 @@ const PASSED_ON: [HeaderName; 5] = [
     header::SEC_WEBSOCKET_EXTENSIONS,
 ];
 
-/// Where the session is held, if another pod holds it.
-pub(super) async fn holder(state: &AppState, parts: &Parts, sid: &str) -> Option<String> {
+/// Whether another pod has sent the request, and so counted it. One of the version before cannot show that: what it
+/// hands on is served, and counts as its own.
+pub(super) fn is_from_pod(state: &AppState, headers: &HeaderMap) -> bool {
+    headers.get(FORWARDED).is_some_and(|shown| state.sessions.is_secret(shown.as_bytes()))
+}
+
+/// Where the session is held, if another pod holds it. A request is not sent on twice, whoever has marked it: a pod
+/// that began at the address of one that is gone does not know the secret of that one, and would hand the request to
+/// itself without end. Who forges a mark finds fewer sessions, and gains nothing.
+pub(super) async fn holder(state: &AppState, parts: &Parts, sid: &str) -> Option<Holder> {
     if parts.headers.contains_key(FORWARDED) { None } else { state.sessions.holder(state, sid).await }
 }
 
 /// Sends a request on, and its answer back.
-pub(super) async fn request(state: &AppState, holder: &str, parts: &Parts, body: Bytes) -> Result<Response, ApiError> {
-    let url = format!("http://{holder}{}", target(parts));
-    let request = state.peers.request(parts.method.clone(), url).headers(passed_on(parts)).body(body);
+pub(super) async fn request(
+    state: &AppState,
+    holder: &Holder,
+    parts: &Parts,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let url = format!("http://{}{}", holder.address, target(parts));
+    let request = state.peers.request(parts.method.clone(), url).headers(passed_on(parts, holder)).body(body);
     let answer = request.send().await.map_err(ApiError::unavailable)?;
     let status = answer.status();
     let names = [header::CONTENT_TYPE, header::CACHE_CONTROL];
@@ -71,7 +88,7 @@ pub(super) async fn request(state: &AppState, holder: &str, parts: &Parts, body:
 /// Opens the WebSocket at the pod that holds the session, and passes on what is said; nothing if it refuses.
 pub(super) async fn upgrade(
     state: &AppState,
-    holder: &str,
+    holder: &Holder,
     parts: &Parts,
     handshake: Handshake,
 ) -> Result<Option<Response>, ApiError> {
@@ -112,10 +129,10 @@ pub(super) async fn upgrade(
 }
 
 /// Asks the other pod for a WebSocket: the connection and what came on it after the answer, or nothing if it refuses.
-async fn open(holder: &str, parts: &Parts) -> std::io::Result<Option<(TcpStream, Vec<u8>)>> {
-    let mut stream = TcpStream::connect(holder).await?;
+async fn open(holder: &Holder, parts: &Parts) -> std::io::Result<Option<(TcpStream, Vec<u8>)>> {
+    let mut stream = TcpStream::connect(&holder.address).await?;
     stream.set_nodelay(true)?;
-    stream.write_all(&upgrade_head(holder, target(parts), &passed_on(parts))).await?;
+    stream.write_all(&upgrade_head(&holder.address, target(parts), &passed_on(parts, holder))).await?;
     let mut answer = Vec::new();
     loop {
         if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -129,8 +146,8 @@ async fn open(holder: &str, parts: &Parts) -> std::io::Result<Option<(TcpStream,
 }
 
 /// The head of a request for a WebSocket.
-fn upgrade_head(holder: &str, target: &str, headers: &HeaderMap) -> Vec<u8> {
-    let mut head = format!("GET {target} HTTP/1.1\r\nhost: {holder}\r\nconnection: upgrade\r\nupgrade: websocket\r\n")
+fn upgrade_head(address: &str, target: &str, headers: &HeaderMap) -> Vec<u8> {
+    let mut head = format!("GET {target} HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\n")
         .into_bytes();
     for (name, value) in headers {
         // A header's value has no line break, or it would not have been read.
@@ -146,9 +163,12 @@ fn target(parts: &Parts) -> &str {
     parts.uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
-fn passed_on(parts: &Parts) -> HeaderMap {
+fn passed_on(parts: &Parts, holder: &Holder) -> HeaderMap {
     let named = PASSED_ON.into_iter().filter_map(|name| Some((name.clone(), parts.headers.get(&name)?.clone())));
-    named.chain([(FORWARDED, HeaderValue::from_static("1"))]).collect()
+    let secret = holder.secret.as_ref().and_then(|secret| HeaderValue::from_str(secret.expose()).ok());
+    let mut mark = secret.unwrap_or(HeaderValue::from_static(MARK_WITHOUT_SECRET));
+    mark.set_sensitive(true);
+    named.chain([(FORWARDED, mark)]).collect()
 }
 
 #[cfg(test)]
@@ -157,6 +177,7 @@ mod laws {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::Secret;
     use crate::damage::{damaged, damages};
 
     const TARGETS: [&str; 3] =
@@ -168,6 +189,7 @@ mod laws {
             target in prop::sample::select(&TARGETS[..]),
             values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), PASSED_ON.len()),
             damages in damages(),
+            secret in prop::option::of("\\PC{0,20}|[0-9a-f]{32}|[\r\n\0a]{0,4}"),
         ) {
             let Ok(uri) = Uri::try_from(damaged(target.as_bytes(), &damages)) else { return Ok(()) };
             let mut request = Request::builder().uri(uri).header("x-other", "not handed on");
@@ -179,7 +201,8 @@ mod laws {
                 }
             }
             let (parts, ()) = request.body(()).expect("each part of it is valid").into_parts();
-            let head = upgrade_head("10.0.0.7:4001", super::target(&parts), &passed_on(&parts));
+            let holder = Holder { address: "10.0.0.7:4001".to_owned(), secret: secret.as_deref().map(Secret::from) };
+            let head = upgrade_head(&holder.address, super::target(&parts), &passed_on(&parts, &holder));
             let head = String::from_utf8_lossy(&head).into_owned();
             let lines: Vec<&str> = head.split("\r\n").collect();
             // The request, who is asked, two that ask for a WebSocket, the mark, and two empty ones at the end.

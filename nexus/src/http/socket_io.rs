@@ -24,7 +24,7 @@ use crate::realtime::socket;
 use crate::realtime::transport::Transport;
 
 /// Where clients of the protocol ask.
-pub(super) const PATH: &str = "/socket.io/";
+const PATH: &str = "/socket.io/";
 
 /// How long a poll is held when nothing is due: below the deadline of a request, and of most proxies.
 const POLL_DEADLINE: Duration = Duration::from_secs(15);

@@ -1,8 +1,14 @@
 //! Socket.IO 4 by polling, request by request, and its way to a WebSocket.
 
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+use redis::AsyncTypedCommands as _;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::support::polling::Polling;
+use crate::support::raw::{Raw, upgrade};
 use crate::support::socket_io::{Client, Next};
 use crate::support::{World, event, metric, token, until};
 
@@ -250,4 +256,37 @@ async fn any_pod_answers_for_the_one_that_holds_the_session() {
     let client = Polling::open(&one.client).await;
     let marked = two.client.request(reqwest::Method::GET, &client.path()).header("nexus-forwarded", "1");
     assert_eq!(two.client.send(marked).await.body["code"], 1);
+}
+
+/// What a pod of the version before answers: it marks a request by the header's presence.
+async fn pod_of_before() -> std::net::SocketAddr {
+    let answer = get(|headers: HeaderMap| async move {
+        let mark = headers.get("nexus-forwarded").and_then(|mark| mark.to_str().ok());
+        (StatusCode::OK, format!("4marked {}", mark.unwrap_or("by nothing")))
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("a listener has an address");
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/socket.io/", answer)).await });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_the_version_before_are_asked_and_answered() {
+    let world = World::new().await;
+    let pod = world.pod().await;
+    // It says an address and no secret.
+    let mut redis = pod.nexus.state().redis.clone();
+    let key = format!("{}pod:00c0ffee", world.config.redis_prefix);
+    redis.set_ex(key, pod_of_before().await.to_string(), 60).await.expect("Redis is there");
+    let path = |sid: &str| format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+    assert_eq!(pod.client.get(&path("00c0ffee0123456789abcdef")).await.text, "4marked 1");
+
+    // It sends no secret.
+    let client = Polling::open(&pod.client).await;
+    let marked = pod.client.request(reqwest::Method::POST, &path(client.sid())).header("nexus-forwarded", "1");
+    assert_eq!(pod.client.send(marked.body("3")).await.text, "ok");
+    let mut raw = Raw::open(pod.nexus.address()).await;
+    let target = format!("/socket.io/?EIO=4&transport=websocket&sid={}", client.sid());
+    raw.send(upgrade(&target, "nexus-forwarded: 1\r\n")).await;
+    assert_eq!(raw.status().await, 101);
 }

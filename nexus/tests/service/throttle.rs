@@ -7,8 +7,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::people::{ANN, BOB, as_person, open};
+use crate::support::polling::Polling;
 use crate::support::socket::Socket;
-use crate::support::{Answer, Client, Proxy, World, until};
+use crate::support::{Answer, Client, Proxy, World, free_port, token, until};
 
 /// What a person may ask for at once, and then each second.
 const BURST: u32 = 10;
@@ -161,6 +162,37 @@ async fn an_address_is_bounded_whoever_asks_and_what_it_claims_to_be_does_not_he
     assert_eq!(stream("192.0.2.4").await.status(), 200);
     drop(first);
     until("the place to be free", async || (stream("192.0.2.3").await.status() == 200).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_pod_hands_on_is_not_counted_and_nobody_else_can_say_so() {
+    let world = World::new().await;
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let bounded = |config: &mut Config| {
+        config.listen = address.parse().expect("it is an address");
+        config.advertise = Some(address.clone());
+        config.throttle.address_requests_per_second = PER_SECOND;
+    };
+    let (bounded, free) = (world.nexus_with(bounded).await, world.nexus().await);
+    let session = Polling::open(&bounded.client).await;
+    let mut elsewhere = session.at(&free.client);
+    until("the pod to be found", async || (elsewhere.push("3").await.status == 200).then_some(())).await;
+    elsewhere.connect(json!({"token": token("admin")})).await;
+    for path in [session.path(), session.path().replace("/?", "?")] {
+        for _ in 0..3 * BURST {
+            let pushed = free.client.send(free.client.request(Method::POST, &path).body("3")).await;
+            assert_eq!((pushed.status, &*pushed.text), (200, "ok"), "{path}");
+        }
+    }
+    for mark in ["1", "", "00000000000000000000000000000000"] {
+        let forged = async || {
+            let request = bounded.client.request(Method::POST, &session.path()).header("nexus-forwarded", mark);
+            bounded.client.send(request.body("3")).await
+        };
+        let refused = until("it to be refused", async || Some(forged().await).filter(|answer| answer.status == 429));
+        assert_eq!(refused.await.problem(), (429, "rate_limited"), "{mark:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! The sessions of this pod whose clients poll, by the secret that their requests carry. It begins with the pod that
-//! holds the session, so that any other pod finds that.
+//! holds the session, so that any other pod finds that. Pods say in Redis where they are and by which secret they know
+//! each other; no client is told either.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,12 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis::AsyncTypedCommands as _;
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::request::Refusal;
 use crate::chain::Chain;
+use crate::config::Secret;
 use crate::http::AppState;
 
 /// Requests that wait until the task of their session looks at them. The protocol allows one poll, one push and one
@@ -54,6 +57,8 @@ const POD_CHARACTERS: usize = 8;
 pub struct Sessions {
     /// The name of this pod among the others, made up at start.
     pod: Arc<str>,
+    /// What other pods show when they hand a request on to this one, made up at start too: 122 random bits.
+    secret: Arc<Secret>,
     by_sid: Arc<Mutex<HashMap<Box<str>, mpsc::Sender<Request>>>>,
 }
 
@@ -61,8 +66,17 @@ impl Default for Sessions {
     fn default() -> Self {
         let mut pod = Uuid::new_v4().simple().to_string();
         pod.truncate(POD_CHARACTERS);
-        Self { pod: pod.into(), by_sid: Arc::default() }
+        let secret = Secret::from(&*Uuid::new_v4().simple().to_string());
+        Self { pod: pod.into(), secret: secret.into(), by_sid: Arc::default() }
     }
+}
+
+/// Another pod, as it has told the others.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    pub(crate) address: String,
+    /// A pod of the version before says none.
+    pub(crate) secret: Option<Secret>,
 }
 
 /// A session in the list, until this is dropped.
@@ -92,12 +106,19 @@ impl Sessions {
         self.by_sid().get(sid).cloned()
     }
 
+    /// Whether this is the secret of this pod. Digests are compared, so the time that it takes tells nothing of it.
+    pub(crate) fn is_secret(&self, shown: &[u8]) -> bool {
+        Sha256::digest(shown) == Sha256::digest(self.secret.expose())
+    }
+
     /// Tells the other pods at which address they find this one, until shutdown.
     pub(crate) async fn announce(self, address: String, state: AppState) {
         let pause = Duration::from_secs(ANNOUNCED_SECONDS / 3);
+        let (at, by) = (address_key(&state, &self.pod), secret_key(&state, &self.pod));
         loop {
-            let mut redis = state.redis.clone();
-            if let Err(error) = redis.set_ex(key(&state, &self.pod), &address, ANNOUNCED_SECONDS).await {
+            let mut both = redis::pipe();
+            both.set_ex(&at, &address, ANNOUNCED_SECONDS).set_ex(&by, self.secret.expose(), ANNOUNCED_SECONDS);
+            if let Err(error) = both.exec_async(&mut state.redis.clone()).await {
                 tracing::debug!(error = %Chain(&error), "the other pods cannot be told where this one is");
             }
             tokio::select! {
@@ -106,18 +127,22 @@ impl Sessions {
             }
         }
         // The address may soon be another one's.
-        let _ = state.redis.clone().del(key(&state, &self.pod)).await;
+        let _ = state.redis.clone().del(&[at, by]).await;
     }
 
-    /// The address of the pod that holds the session, if that is another one. Only where pods have said they are: nobody
-    /// can make this one call another address.
-    pub(crate) async fn holder(&self, state: &AppState, sid: &str) -> Option<String> {
+    /// The pod that holds the session, if that is another one. Only where pods have said they are: nobody can make this
+    /// one call another address.
+    pub(crate) async fn holder(&self, state: &AppState, sid: &str) -> Option<Holder> {
         let pod = sid.get(..POD_CHARACTERS).filter(|pod| pod.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
         if *pod == *self.pod {
             return None;
         }
-        match state.redis.clone().get(key(state, pod)).await {
-            Ok(address) => address,
+        match state.redis.clone().mget(&[address_key(state, pod), secret_key(state, pod)]).await {
+            Ok(told) => {
+                let mut told = told.into_iter();
+                let address = told.next()??;
+                Some(Holder { address, secret: told.next().flatten().as_deref().map(Secret::from) })
+            }
             Err(error) => {
                 tracing::debug!(error = %Chain(&error), "another pod could not be looked up");
                 None
@@ -130,8 +155,13 @@ impl Sessions {
     }
 }
 
-fn key(state: &AppState, pod: &str) -> String {
+fn address_key(state: &AppState, pod: &str) -> String {
     format!("{}pod:{pod}", state.config.redis_prefix)
+}
+
+/// Beside the address, which pods of the version before take as all that is there.
+fn secret_key(state: &AppState, pod: &str) -> String {
+    format!("{}pod:{pod}:secret", state.config.redis_prefix)
 }
 
 impl Listed {
@@ -149,5 +179,20 @@ impl Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.sessions.by_sid().remove(&self.sid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_knows_its_own_secret_and_no_other() {
+        let (one, two) = (Sessions::default(), Sessions::default());
+        let secret = one.secret.expose();
+        assert!(one.is_secret(secret.as_bytes()) && one.clone().is_secret(secret.as_bytes()));
+        for other in [two.secret.expose(), "", "1", &secret[1..], &one.pod] {
+            assert!(!one.is_secret(other.as_bytes()), "{other}");
+        }
     }
 }
