@@ -8,15 +8,17 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use reqwest::redirect::Policy;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::admission::{ClientAddress, place};
 use super::stream::{Handshake, switch_protocols};
 use super::{AppState, server};
 use crate::chain::Chain;
 use crate::problem::ApiError;
+use crate::realtime::Limits;
 use crate::realtime::engine_io::sessions::Holder;
 
 /// Marks a request that came from another pod, by the secret of the pod that it is sent to.
@@ -97,35 +99,82 @@ pub(super) async fn upgrade(
         Ok(opened) => opened.map_err(ApiError::unavailable)?,
         Err(_) => return Err(ApiError::unavailable("another pod did not answer in time")),
     };
-    let Some((mut there, first)) = opened else { return Ok(None) };
+    let Some((there, first)) = opened else { return Ok(None) };
     let send = Duration::from_secs(state.config.stream.send_seconds);
     server::with_deadline(&there, send);
-    let stopping = state.stopping.clone();
-    let response = switch_protocols(&state.tasks, handshake, move |mut here, brought| async move {
+    let leave = time_to_leave(state.clone());
+    let response = switch_protocols(&state.tasks, handshake, move |here, brought| async move {
         let _place = place;
         server::with_deadline(&here, send);
-        let pass_on = async {
-            there.write_all(&brought).await?;
-            here.write_all(&first).await?;
-            let (mut read_here, mut write_here) = here.split();
-            let (mut said_there, mut told_there) = there.split();
-            tokio::select! {
-                ended = copy(&mut read_here, &mut told_there) => ended,
-                ended = copy(&mut said_there, &mut write_here) => ended,
-            }
-        };
-        tokio::select! {
-            passed = pass_on => {
-                if let Err(error) = passed {
-                    tracing::debug!(error = %Chain(&error), "a WebSocket to another pod ended early");
-                }
-            }
-            () = stopping.cancelled() => {}
-        }
-        // One side has ended: the other may say its last, and holds no place here for longer.
-        let _ = timeout(CLOSE_DEADLINE, copy_bidirectional(&mut here, &mut there)).await;
+        pass_on((here, &brought), (there, &first), leave).await;
     });
     response.map(Some)
+}
+
+/// Ends when this pod stops, and before that when it drains: for each client at a time of its own, so that the other
+/// pods do not get all of them in one moment.
+async fn time_to_leave(state: AppState) {
+    let delay = Duration::from_millis(Limits::of(&state.config).delay_of_return());
+    let drained = async {
+        state.draining.cancelled().await;
+        sleep(delay).await;
+    };
+    tokio::select! {
+        () = drained => {}
+        () = state.stopping.cancelled() => {}
+    }
+}
+
+/// Passes on what the client says `here` and the other pod `there`, each after what came with the upgrade. When it is
+/// time to leave, the other pod sees its client go, and closes; its last words still reach the client, all of them and
+/// in order, and then the end. The client gets no close frame: nobody here knows where a frame of the other pod ends,
+/// and a client of Socket.IO comes back after any end.
+async fn pass_on(
+    (mut here, brought): (TcpStream, &[u8]),
+    (mut there, first): (TcpStream, &[u8]),
+    leave: impl Future<Output = ()>,
+) {
+    let (mut read_here, mut write_here) = here.split();
+    let (mut said_there, mut told_there) = there.split();
+    let ended = CancellationToken::new();
+    let up = async {
+        let said = async {
+            told_there.write_all(brought).await?;
+            copy(&mut read_here, &mut told_there).await
+        };
+        tokio::select! {
+            said = said => note(said),
+            () = leave => {}
+        }
+        ended.cancel();
+        let _ = told_there.shutdown().await;
+        // What the client says now is for nobody; if it were left unread, the network would take back what it was told.
+        let _ = copy(&mut read_here, &mut sink()).await;
+    };
+    let down = async {
+        let told = async {
+            write_here.write_all(first).await?;
+            copy(&mut said_there, &mut write_here).await
+        };
+        note(told.await);
+        ended.cancel();
+        let _ = write_here.shutdown().await;
+    };
+    // One side has ended: the other may say its last, and holds no place here for longer.
+    let late = async {
+        ended.cancelled().await;
+        sleep(CLOSE_DEADLINE).await;
+    };
+    tokio::select! {
+        ((), ()) = async { tokio::join!(up, down) } => {}
+        () = late => {}
+    }
+}
+
+fn note(passed: std::io::Result<u64>) {
+    if let Err(error) = passed {
+        tracing::debug!(error = %Chain(&error), "a WebSocket to another pod ended early");
+    }
 }
 
 /// Asks the other pod for a WebSocket: the connection and what came on it after the answer, or nothing if it refuses.

@@ -34,7 +34,7 @@ impl Limits {
     }
 
     /// When a client of a pod that stops should come back, in milliseconds from now: somewhere in the window.
-    pub(super) fn delay_of_return(&self) -> u64 {
+    pub(crate) fn delay_of_return(&self) -> u64 {
         let window = u64::try_from(self.drain.as_millis()).unwrap_or(u64::MAX);
         rand::rng().random_range(0..=window)
     }

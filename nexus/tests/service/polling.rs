@@ -258,6 +258,35 @@ async fn any_pod_answers_for_the_one_that_holds_the_session() {
     assert_eq!(two.client.send(marked).await.body["code"], 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_drains_lets_the_websockets_that_it_passes_on_go_one_by_one() {
+    let world = World::new().await;
+    let holder = world.pod().await;
+    // The delay of each is random: by an hour it comes at once for nobody, by none for everybody.
+    for (drain_seconds, leaves) in [(3_600, false), (0, true)] {
+        let middle = world.nexus_with(|config| config.limits.drain_seconds = drain_seconds).await;
+        let session = Polling::open(&holder.client).await;
+        let mut elsewhere = session.at(&middle.client);
+        until("the pod to be found", async || (elsewhere.push("3").await.status == 200).then_some(())).await;
+        elsewhere.connect(auth()).await;
+        let mut socket = Client::upgrade(middle.nexus.address(), session.sid()).await;
+        socket.send("2probe").await;
+        assert_eq!(socket.next().await, Next::Packet("3probe".to_owned()));
+        socket.send("5").await;
+        socket.command("subscribe", json!({"types": ["health.*"]})).await;
+        middle.nexus.state().draining.cancel();
+        if leaves {
+            // Without a close frame: nobody on the way knows where one may stand.
+            assert_eq!(socket.closed().await, 1006);
+            let passed_on = || metric(&middle.client, "nexus_stream_connections");
+            until("the place to be free", async || (passed_on().await == 0).then_some(())).await;
+            until("the session to be over", async || (session.poll().await.status == 400).then_some(())).await;
+        } else {
+            assert_eq!(socket.command("ping", json!({})).await["result"]["position"], "1.0");
+        }
+    }
+}
+
 /// What a pod of the version before answers: it marks a request by the header's presence.
 async fn pod_of_before() -> std::net::SocketAddr {
     let answer = get(|headers: HeaderMap| async move {
