@@ -17,7 +17,7 @@ use crate::position::Position;
 use crate::throttle::{Policy, Standing};
 
 /// When a caller may come back after a moment's trouble, in seconds.
-const RETRY_AFTER_SECONDS: u64 = 1;
+pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// What is answered when a request cannot be served.
 #[derive(Debug)]

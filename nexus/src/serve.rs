@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::consumers::follow;
 use crate::event_types::ReadEventTypes;
 use crate::events::Registry;
-use crate::http::{self, AppState, Shared, forward, server};
+use crate::http::{AppState, Shared, forward, server};
 use crate::log::publisher::Groups;
 use crate::log::sequencer::Sequencer;
 use crate::log::{Publisher, Tail, Wake, retention, standing};
@@ -93,11 +93,7 @@ impl Nexus {
         let address = listener.local_addr().map_err(|source| StartNexus::Listen { address: listen, source })?;
         parts.run();
         let closing = CancellationToken::new();
-        let deadlines = server::Deadlines {
-            head: Duration::from_secs(state.config.limits.head_seconds),
-            send: Duration::from_secs(state.config.stream.send_seconds),
-        };
-        let server = tokio::spawn(server::serve(listener, http::router(state.clone()), deadlines, closing.clone()));
+        let server = tokio::spawn(server::serve(listener, state.clone(), closing.clone()));
         tracing::info!(server.address = %address, "Nexus listens");
         Ok(Self { address, state, closing, server })
     }

@@ -1,23 +1,30 @@
-//! Accepts connections and speaks HTTP/1.1 on them. Bounds what a client may cost before a handler knows of it: the
-//! time for a request's head, and the time in which it takes nothing of what it is sent.
+//! Accepts connections and speaks HTTP/1.1 on them. Bounds what clients may cost before a handler knows of them: their
+//! number, the time for a request's head, and the time in which one takes nothing of what it is sent.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
+use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::MapRequest;
 
+use super::AppState;
 use super::admission::Peer;
 use crate::chain::Chain;
+use crate::metrics;
+use crate::problem::{ApiError, RETRY_AFTER_SECONDS};
 
 /// A head that is not whole after so many bytes is refused: room for the longest tokens. Every connection may hold as
 /// much, and what comes with one more read.
@@ -26,19 +33,24 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Pause after the machine had no room for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 
-/// How long a client may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadlines {
-    /// For the head of a request, and before it.
-    pub head: Duration,
-    /// While it takes nothing of what it is sent: the kernel then gives it up, whatever that was.
-    pub send: Duration,
-}
+/// Connections of callers that are no clients of a stream, where those are few: probes, other pods, services.
+const OTHERS: usize = 256;
+
+/// How long a client that is refused may take to read why.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Clients that read at the same time why they are refused; further ones are not told.
+const REFUSALS_MAX: usize = 256;
 
 /// Serves until `closing`, and then what is under way to its end.
-pub async fn serve(listener: TcpListener, router: Router, deadlines: Deadlines, closing: CancellationToken) {
+pub async fn serve(listener: TcpListener, state: AppState, closing: CancellationToken) {
+    let head = Duration::from_secs(state.config.limits.head_seconds);
+    let send = Duration::from_secs(state.config.stream.send_seconds);
     let mut protocol = http1::Builder::new();
-    protocol.timer(TokioTimer::new()).header_read_timeout(deadlines.head).max_buf_size(HEAD_BYTES_MAX);
+    protocol.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(HEAD_BYTES_MAX);
+    let router = super::router(state.clone());
+    let places = Arc::new(Semaphore::new(places(state.config.stream.connections_max)));
+    let refusals = Refusals::new(state);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -54,7 +66,11 @@ pub async fn serve(listener: TcpListener, router: Router, deadlines: Deadlines, 
                 continue;
             }
         };
-        prepare(&stream, deadlines.send);
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            refusals.refuse(stream, &connections);
+            continue;
+        };
+        prepare(&stream, send);
         let with_peer = move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
             request
@@ -63,6 +79,8 @@ pub async fn serve(listener: TcpListener, router: Router, deadlines: Deadlines, 
         let connection = protocol.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let closing = closing.clone();
         connections.spawn(async move {
+            // Until the end, or until it is a WebSocket, which has a place of its own.
+            let _place = place;
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -79,6 +97,50 @@ pub async fn serve(listener: TcpListener, router: Router, deadlines: Deadlines, 
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// How many connections may be open that are no WebSockets, or not yet. All clients that this pod may hold may come
+/// back in one moment, and each may hold two: one for its stream or poll, and one for what it sends or asks beside it.
+fn places(connections_max: usize) -> usize {
+    connections_max.saturating_mul(2).saturating_add(OTHERS).min(Semaphore::MAX_PERMITS)
+}
+
+/// Answers connections for which there is no place. No handler sees them, so it is the same for all.
+struct Refusals {
+    answer: Bytes,
+    under_way: Arc<Semaphore>,
+    state: AppState,
+}
+
+impl Refusals {
+    fn new(state: AppState) -> Self {
+        let problem = ApiError::unavailable("there are too many connections").problem();
+        let body = serde_json::to_string(&problem).expect("a problem is text and numbers");
+        let answer = format!(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+            retry-after: {RETRY_AFTER_SECONDS}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        Self { answer: answer.into(), under_way: Arc::new(Semaphore::new(REFUSALS_MAX)), state }
+    }
+
+    fn refuse(&self, mut stream: TcpStream, connections: &TaskTracker) {
+        let labels = metrics::Request { method: "other".to_owned(), route: "unread".to_owned(), status: 503 };
+        self.state.metrics.requests.get_or_create(&labels).inc();
+        let Ok(place) = Arc::clone(&self.under_way).try_acquire_owned() else { return };
+        let answer = self.answer.clone();
+        let told = async move {
+            stream.write_all(&answer).await?;
+            stream.shutdown().await?;
+            // If something of the request were left unread, the network would take the answer back.
+            copy(&mut stream, &mut sink()).await
+        };
+        connections.spawn(async move {
+            let _place = place;
+            // One that does not read it, or has gone, is as well refused.
+            let _ = timeout(REFUSAL_DEADLINE, told).await;
+        });
+    }
 }
 
 /// The connection has a deadline of its own from now on, and closes in order when that has passed.

@@ -83,6 +83,12 @@ impl Raw {
         }
     }
 
+    /// All that comes until the other side closes.
+    pub(crate) async fn rest(&mut self) -> String {
+        while self.read().await {}
+        self.unread()
+    }
+
     /// The text of the next text frame, or the code of the close.
     pub(crate) async fn text(&mut self) -> Result<String, u16> {
         loop {
