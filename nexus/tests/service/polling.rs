@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
+use nexus::config::Config;
 use redis::AsyncTypedCommands as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -318,4 +319,37 @@ async fn pods_of_the_version_before_are_asked_and_answered() {
     let target = format!("/socket.io/?EIO=4&transport=websocket&sid={}", client.sid());
     raw.send(upgrade(&target, "nexus-forwarded: 1\r\n")).await;
     assert_eq!(raw.status().await, 101);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_origin_is_refused_at_every_step() {
+    let world = World::new().await;
+    let listed = |config: &mut Config| config.allowed_origins = vec!["https://azora.example".to_owned()];
+    let instance = world.nexus_with(listed).await;
+    for (origin, allowed) in [("https://azora.example", true), ("https://evil.example", false), ("null", false)] {
+        let session = Polling::open(&instance.client).await;
+        let asked = async |method: reqwest::Method, path: &str| {
+            let request = instance.client.request(method, path).header("origin", origin);
+            instance.client.send(request.body("3")).await
+        };
+        let answers = [
+            asked(reqwest::Method::GET, "/socket.io/?EIO=4&transport=polling").await,
+            asked(reqwest::Method::POST, &session.path()).await,
+            asked(reqwest::Method::GET, &session.path()).await,
+        ];
+        for answer in answers {
+            if allowed {
+                assert_eq!(answer.status, 200, "{}", answer.text);
+            } else {
+                assert_eq!(answer.problem(), (403, "origin_refused"), "{origin}");
+            }
+        }
+        let of_session = format!("&sid={}", session.sid());
+        for (path, sid) in [("/socket.io/", ""), ("/socket.io", ""), ("/socket.io/", &*of_session)] {
+            let mut raw = Raw::open(instance.nexus.address()).await;
+            raw.send(upgrade(&format!("{path}?EIO=4&transport=websocket{sid}"), &format!("origin: {origin}\r\n")))
+                .await;
+            assert_eq!(raw.status().await, if allowed { 101 } else { 403 }, "{origin} {path} {sid}");
+        }
+    }
 }
