@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::client::{HS256_KEY, token_of};
 use crate::support::event_source::EventSource;
 use crate::support::people::{ANN, BOB, CAT, as_person, enrolled, lesson, named, open};
 use crate::support::proxy::Proxy;
@@ -121,6 +122,29 @@ async fn a_client_of_socket_io_is_in_its_rooms_again_on_the_other_pod() {
     assert_eq!(client.connect(again).await["pid"], pid, "it is recovered");
     assert_eq!(client.event().await[1]["id"], "missed");
     until_present(&one.client, "course/c1", &[ANN]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_people_all_are_counted_and_a_hundred_are_named() {
+    let world = World::new().await;
+    let (one, two) = (world.nexus().await, world.nexus().await);
+    let mut sockets = Vec::new();
+    for number in 0..103 {
+        let instance = if number % 2 == 0 { &one } else { &two };
+        let reader = token_of(HS256_KEY, &format!("reader-{number}"), "events:read", 600);
+        let opening = Opening { token: Some(reader), ..Opening::default() };
+        let mut socket = opening.open(instance.nexus.address()).await.expect("the token is good");
+        assert!(join(&mut socket, "course/c1").await.get("result").is_some());
+        sockets.push(socket);
+    }
+    let present = until("all to be counted", async || {
+        let present = presence(&one.client, "course/c1").await;
+        (present["people"] == 103).then_some(present)
+    })
+    .await;
+    let named = present["list"].as_array().expect("a list");
+    assert_eq!((named.len(), &present["complete"]), (100, &json!(false)));
+    assert!(named.iter().all(|name| name.as_str().is_some_and(|name| name.starts_with("reader-"))), "{named:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
