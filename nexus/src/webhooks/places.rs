@@ -33,7 +33,7 @@ impl Places {
         Self { most: usize::from(most), taken: Arc::default() }
     }
 
-    /// How many attempts a webhook of this owner may have under way as things are. With half of the places taken it is
+    /// How many attempts a webhook of this owner may have under way as things are. With half of the places taken by such it is
     /// one, so that many webhooks whose receivers fall silent together do not take them all. While a webhook fails it is
     /// one as well, and half of the places at most: the others stay free of those known to be slow. The last eighth is for
     /// owners that have nothing under way.
@@ -44,7 +44,7 @@ impl Places {
         let share = if is_probe {
             usize::from(taken.probes < self.most.div_ceil(2))
         } else {
-            free.saturating_sub(self.most / 2).max(1)
+            (self.most / 2).saturating_sub(taken.all - taken.probes + kept).max(1)
         };
         share.min(free)
     }
@@ -105,7 +105,15 @@ mod tests {
         let owners: Vec<String> = (0..60).map(|number| format!("owner-{number}")).collect();
         let probes: Vec<Place> = owners.iter().flat_map(|owner| begin(&places, owner, true)).collect();
         assert_eq!(probes.len(), 32);
-        assert_eq!((places.share("new", true), places.share("new", false)), (0, 1));
+        assert_eq!((places.share("new", true), places.share("new", false)), (0, 32));
+    }
+
+    #[test]
+    fn those_that_fail_leave_to_the_others_what_they_had() {
+        let places = Places::new(64);
+        let probes: Vec<Place> = (0..24).flat_map(|_| begin(&places, "ann", true)).collect();
+        assert_eq!(probes.len(), 24);
+        assert_eq!((begin(&places, "ann", false).len(), begin(&places, "bob", false).len()), (8, 8));
     }
 
     #[test]
