@@ -1,7 +1,11 @@
 //! Partitions of the log: made ahead of the head, named after the numbers they hold. An event's idempotency key must never
 //! go while the log still has the event, or the event could be published twice.
 
+use std::ops::Range;
+
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::chain::Chain;
 
 /// Keys that one statement deletes. Among three million keys it takes 40 ms: the server's bound on a statement and the
 /// sequencer's patience with a key are far away, on a slow disk too.
@@ -214,17 +218,24 @@ pub(super) async fn delete_outdated(
     let Some((oldest, end)) = found.filter(|(oldest, end)| oldest < end) else { return Ok(None) };
     let mut left = oldest;
     while left < end {
-        left = end.min(left + ENTRIES_PER_LOCK);
-        delete_entries(connection, &table, left).await.map_err(ManagePartitions::DeleteEntries)?;
+        let next = end.min(left + ENTRIES_PER_LOCK);
+        delete_entries(connection, &table, left..next).await.map_err(ManagePartitions::DeleteEntries)?;
+        left = next;
+    }
+    // Whoever looks for the oldest entry passes by what is deleted and not cleared away. It may also be done later.
+    let vacuum = format!("VACUUM {table}");
+    if let Err(error) = sqlx::query(AssertSqlSafe(vacuum)).persistent(false).execute(connection).await {
+        tracing::debug!(error = %Chain(&error), "a partition was not cleared");
     }
     Ok(Some(end))
 }
 
-/// Deletes the entries before `end`, with their keys. Both go at once, so that an event is known again as long as it can be
+/// Deletes these entries, with their keys. Both go at once, so that an event is known again as long as it can be
 /// read.
-async fn delete_entries(connection: &mut PgConnection, table: &str, end: i64) -> Result<(), sqlx::Error> {
+async fn delete_entries(connection: &mut PgConnection, table: &str, seqs: Range<i64>) -> Result<(), sqlx::Error> {
+    // From the first on: Postgres would look through those that are deleted already.
     let delete = format!(
-        "WITH gone AS (DELETE FROM {table} WHERE seq < $1 RETURNING key, outbox_id)
+        "WITH gone AS (DELETE FROM {table} WHERE seq >= $1 AND seq < $2 RETURNING key, outbox_id)
         DELETE FROM event_key USING gone WHERE event_key.key = gone.key AND event_key.outbox_id = gone.outbox_id"
     );
     let mut transaction = connection.begin().await?;
@@ -233,7 +244,12 @@ async fn delete_entries(connection: &mut PgConnection, table: &str, end: i64) ->
     for statement in [SHORT_WAIT, LOOK_UP_KEYS].map(str::to_owned).into_iter().chain(locks) {
         sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *transaction).await?;
     }
-    sqlx::query(AssertSqlSafe(delete)).bind(end).persistent(false).execute(&mut *transaction).await?;
+    sqlx::query(AssertSqlSafe(delete))
+        .bind(seqs.start)
+        .bind(seqs.end)
+        .persistent(false)
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await
 }
 
