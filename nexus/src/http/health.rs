@@ -96,7 +96,7 @@ struct LogHealth {
     applied: i64,
     /// Entries that this pod still has to apply.
     lag: Option<i64>,
-    /// Events that wait for their place.
+    /// Events that wait for their place; at most 100,000 are counted.
     waiting: Option<i64>,
     /// For how long the oldest of them waits, in milliseconds; 0 when none does.
     waiting_milliseconds: Option<i64>,
@@ -123,7 +123,7 @@ async fn health(State(state): State<AppState>) -> Response {
     let mongo = measure(async { state.mongo.run_command(doc! { "ping": 1 }).await.ok() });
     let ((postgres, head), standing, (redis, _), (mongo, _)) = tokio::join!(postgres, standing, redis, mongo);
     let gets_on =
-        standing.as_ref().is_none_or(|log| log.refused == 0 && log.waiting_milliseconds < WAITING_MILLISECONDS_MAX);
+        standing.as_ref().is_some_and(|log| log.refused == 0 && log.waiting_milliseconds < WAITING_MILLISECONDS_MAX);
     let status = match (postgres.reachable, redis.reachable && mongo.reachable && gets_on) {
         (false, _) => "unavailable",
         (true, false) => "degraded",
@@ -155,8 +155,10 @@ async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     metrics.publish_queue_requests.set(i64::try_from(requests).unwrap_or(i64::MAX));
     metrics.publish_queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     metrics.log_head.set(state.tail.head());
-    let standing = tokio::time::timeout(CHECK_DEADLINE, standing::look(&state.postgres)).await;
-    metrics.postgres_reachable.set(i64::from(matches!(standing, Ok(Ok(_)))));
+    let head = tokio::time::timeout(CHECK_DEADLINE, read::head(&state.postgres));
+    let standing = tokio::time::timeout(CHECK_DEADLINE, standing::look(&state.postgres));
+    let (head, standing) = tokio::join!(head, standing);
+    metrics.postgres_reachable.set(i64::from(matches!(head, Ok(Ok(_)))));
     // While it is not, these stay what they were.
     if let Ok(Ok(log)) = standing {
         metrics.outbox_events.set(log.waiting);

@@ -170,7 +170,7 @@ impl Sequencer {
             }
             // The connection lives, and nothing was stamped: neither a group nor an event may hold up all others.
             Err(LeadLog::StampEvents(sqlx::Error::Database(refusal)))
-                if !group.is_empty() || stamp::is_of_an_event(&*refusal) =>
+                if (!group.is_empty() && !by.stamper.is_looking()) || stamp::is_of_an_event(&*refusal) =>
             {
                 if !group.is_empty() && !by.stamper.is_looking() {
                     tracing::debug!(error = %Chain(&*refusal), "a group is committed by way of the outbox");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff_sqlx::Timestamp;
 use sqlx::PgConnection;
 use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use crate::traces::Delivery;
 
 /// Most events of the outbox in one batch: one commit for many, yet short enough that a batch is never waited for long.
 const OUTBOX_EVENTS_MAX: i64 = 1_000;
-/// Bytes of them, as Postgres stores them, after which a batch takes no further one: whatever is published, a batch ends
+/// Bytes of their text after which a batch takes no further one: whatever is published, a batch ends
 /// within its deadline and fits into a small pod's memory.
 const OUTBOX_BYTES_MAX: i64 = 4 * 1024 * 1024;
 
@@ -68,10 +69,10 @@ WITH place AS MATERIALIZED (
 ), taken AS (
     DELETE FROM outbox WHERE id = ANY (ARRAY(
         SELECT id FROM (
-            SELECT id, sum(pg_column_size(event)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - pg_column_size(event)
-            FROM outbox ORDER BY id LIMIT $1
+            SELECT id, sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - bytes
+            FROM (SELECT id, octet_length(event::text) AS bytes FROM outbox ORDER BY id LIMIT $1) AS sized
         ) AS oldest (id, bytes_before) WHERE bytes_before < $8))
-    RETURNING id, key, type, subject, event, audience, pg_column_size(event) AS bytes
+    RETURNING id, key, type, subject, event, audience, octet_length(event::text) AS bytes
 ), given AS MATERIALIZED (
     SELECT nextval('outbox_id') AS id, key, type, subject, event, string_to_array(audience, E'\\x1f') AS audience, number
     FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[]) WITH ORDINALITY
@@ -154,9 +155,12 @@ impl Default for Stamper {
 }
 
 /// Whether the refusal is of what an event holds, so that no other time would be better: a value that no index takes
-/// (class 54), or one that cannot be worked with (class 22).
+/// (class 54), or one that cannot be worked with (class 22). Of class 54 is also that Postgres holds no further
+/// notification, which is no event's fault.
 pub(super) fn is_of_an_event(refusal: &dyn DatabaseError) -> bool {
-    refusal.code().is_some_and(|code| code.starts_with("54") || code.starts_with("22"))
+    let routine = refusal.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::routine);
+    let is_of_the_queue = routine == Some("PreCommit_Notify");
+    !is_of_the_queue && refusal.code().is_some_and(|code| code.starts_with("54") || code.starts_with("22"))
 }
 
 impl Stamper {

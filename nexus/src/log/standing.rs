@@ -16,7 +16,7 @@ const NAME_BYTES_MAX: usize = 63;
 pub struct Standing {
     /// Number of the newest entry.
     pub head: i64,
-    /// Events that are committed and have no place yet.
+    /// Events that are committed and have no place yet; at most 100,000 are counted.
     pub waiting: i64,
     /// For how long the oldest of them waits, in milliseconds; 0 when none does.
     pub waiting_milliseconds: i64,
@@ -31,12 +31,13 @@ pub struct Standing {
 const LOOK: &str = "
 WITH key AS (SELECT hashtextextended(current_schema || '.sequencer', 0) AS value)
 SELECT (SELECT seq FROM head), (SELECT count(*) FROM outbox_refused),
-    count(*), coalesce(greatest(extract(epoch FROM clock_timestamp() - min(queued_at)) * 1000, 0), 0)::bigint,
+    (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS waiting),
+    coalesce((SELECT greatest(extract(epoch FROM clock_timestamp() - queued_at) * 1000, 0)
+        FROM outbox ORDER BY id LIMIT 1), 0)::bigint,
     (SELECT application_name FROM key JOIN pg_locks ON locktype = 'advisory' AND granted AND objsubid = 1
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND classid::bigint = (value >> 32) & 4294967295 AND objid::bigint = value & 4294967295
-        JOIN pg_stat_activity USING (pid))
-FROM outbox";
+        JOIN pg_stat_activity USING (pid))";
 
 /// Looks at it.
 pub async fn look(pool: &PgPool) -> Result<Standing, ReadLog> {

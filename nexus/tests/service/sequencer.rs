@@ -371,7 +371,8 @@ async fn a_batch_of_the_outbox_is_bounded_by_its_bytes_too() {
     let before = metric(&client, "nexus_stamped_batches_total").await;
     let fill = "INSERT INTO outbox (key, type, subject, event)
         SELECT gen_random_uuid(), 'health.check', 'system/a', json_build_object('id', number::text, 'data',
-            (SELECT string_agg(md5(number::text || part), '') FROM generate_series(1, 1800) part))
+            -- Text of which Postgres keeps a hundredth.
+            repeat(number::text || ' ', 57600 / (1 + length(number::text))))
         FROM generate_series(1, 300) number";
     sqlx::query(fill).execute(&world.postgres).await.expect("fill the outbox");
     client.publish(&event("after", "a")).await;
