@@ -34,7 +34,7 @@ mod author;
 
 /// Most events of one batch.
 const BATCH_EVENTS_MAX: usize = 1_000;
-/// Largest event, in bytes: with the bound on entries per read it bounds the memory of every reader.
+/// Largest event, in bytes. A read of the log has at least one event, however large, so it bounds what a reader holds.
 const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// Events of a page when the caller names no limit.
 const PAGE_EVENTS: usize = 100;
@@ -92,7 +92,7 @@ fn list_operation() -> Operation {
             query("after", "Only events after this position; from the oldest by default."),
             query("since", "Only events that were logged from this time on, RFC 3339."),
             query("until", "Only events that were logged before this time, RFC 3339."),
-            query("limit", "Most events to return, 1 to 500; 100 by default."),
+            query("limit", "Most events to return, 1 to 500; 100 by default. Large events end a page earlier."),
             query("wait", "Seconds to wait when there is no event yet, 0 to 12; 0 by default."),
             VERSIONS,
         ],
@@ -402,10 +402,8 @@ async fn list(
             _ => break read,
         }
     };
-    let head = read.head;
+    let (head, next) = (read.head, read.next());
     let gap = read.gap.map(|(from, to)| Gap { from, to });
-    let full = read.entries.len() == limit;
-    let next = read.entries.last().filter(|_| full).map(|entry| Position { seq: entry.seq, ..head });
     let text = |entry: &Arc<Entry>| serde_json::from_slice(&versions.text(&state.registry, entry));
     let events = read.entries.iter().map(text).collect::<Result<_, _>>();
     Ok(Json(Page { events: events.map_err(ApiError::internal)?, next, head, gap }))

@@ -13,8 +13,29 @@ use crate::position::Position;
 use crate::store::postgres::in_time;
 use crate::traces::Delivery;
 
-/// Most entries of one read. With the bound on one event it bounds the memory of a read.
+/// Most entries of one read.
 pub const READ_ENTRIES_MAX: usize = 500;
+/// Most bytes of events on a page of history: it is one answer or one frame, in memory as a whole.
+const PAGE_BYTES_MAX: i64 = 512 * 1024;
+
+/// A statement for those of the selected entries, in order, whose events together have no more than so many bytes, and
+/// in any case for the first: the database sends no others. `goes_on` says whether another one was selected after it.
+macro_rules! fitting {
+    ($selected:literal, $bytes:literal) => {
+        concat!(
+            "SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at, goes_on
+            FROM (
+                SELECT *, sum(octet_length(event::text)) OVER so_far AS bytes, lag(seq) OVER so_far IS NULL AS first,
+                    lead(seq) OVER so_far IS NOT NULL AS goes_on
+                FROM (",
+            $selected,
+            ") selected WINDOW so_far AS (ORDER BY seq ROWS UNBOUNDED PRECEDING)
+            ) summed WHERE first OR bytes <= ",
+            $bytes,
+            " ORDER BY seq"
+        )
+    };
+}
 
 /// What follows a position.
 #[derive(Debug)]
@@ -169,15 +190,25 @@ pub struct History {
     /// What a reader who has everything up to `after` can no longer be given: the last place it has, and the last that
     /// is gone.
     pub gap: Option<(Position, Position)>,
+    more: bool,
+}
+
+impl History {
+    /// Where the next page begins, unless this is the last one.
+    pub fn next(&self) -> Option<Position> {
+        self.entries.last().filter(|_| self.more).map(|entry| Position { seq: entry.seq, ..self.head })
+    }
 }
 
 /// Long before the first event, and early enough: Postgres has no times before 4713 BC.
 const EARLIEST: Timestamp = Timestamp::UNIX_EPOCH;
 
-/// Reads a page of history.
+/// Reads a page of history, which large events end before its limit; never an empty one while there are events.
 pub async fn history(pool: &PgPool, registry: &Registry, selection: &Selection<'_>) -> Result<History, ReadLog> {
-    const SELECT: &str = "SELECT head.epoch, head.seq, (SELECT min(seq) FROM log), page.* FROM head LEFT JOIN LATERAL (
-            SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
+    const SELECT: &str = concat!(
+        "SELECT head.epoch, head.seq, (SELECT min(seq) FROM log), page.* FROM head LEFT JOIN LATERAL (",
+        fitting!(
+            "SELECT * FROM log
             WHERE seq > $1 AND ($2::text[] IS NULL OR type = ANY($2)) AND ($3::text[] IS NULL OR subject = ANY($3))
                 -- Two indexes find it: the one by subject, and that of an audience's other rooms.
                 AND ($4::text[] IS NULL OR (subject = ANY($4) AND subject = ANY(audience))
@@ -188,8 +219,11 @@ pub async fn history(pool: &PgPool, registry: &Registry, selection: &Selection<'
                     SELECT FROM unnest($7::text[], $8::text[]) AS asked (name, value)
                     WHERE (rtrim(split_part(event::text, ',\"data\":', 1), '}') || '}')::json ->> asked.name
                         IS DISTINCT FROM asked.value)
-            ORDER BY seq LIMIT $9
-        ) page ON true ORDER BY page.seq";
+            ORDER BY seq LIMIT $9",
+            "$10"
+        ),
+        ") page ON true ORDER BY page.seq"
+    );
     // No subject has a NUL, and Postgres takes none.
     let subjects = selection.subjects.map(|all| all.iter().filter(|one| !one.contains('\0')).collect::<Vec<_>>());
     let (names, values): (Vec<&str>, Vec<&str>) =
@@ -205,7 +239,9 @@ pub async fn history(pool: &PgPool, registry: &Registry, selection: &Selection<'
         .bind(values)
         // Planned each time: whether an index helps depends on what is asked for.
         .persistent(false);
-    let rows = bounded(statement.bind(bound(selection.limit)).fetch_all(pool)).await?;
+    let statement = statement.bind(bound(selection.limit)).bind(PAGE_BYTES_MAX);
+    let rows = bounded(statement.fetch_all(pool)).await?;
+    let goes_on = rows.last().map_or(Ok(None), |last| last.try_get("goes_on")).map_err(ReadLog::QueryLog)?;
     let (head, oldest, rows) = split(&rows).map_err(ReadLog::QueryLog)?;
     let gap = match selection.after {
         Some(after) if !head.includes(after) => return Err(ReadLog::RefusePosition { head }),
@@ -215,8 +251,9 @@ pub async fn history(pool: &PgPool, registry: &Registry, selection: &Selection<'
         }
         None => None,
     };
+    let more = goes_on == Some(true) || rows.len() == selection.limit;
     let entries = rows.into_iter().map(|row| Arc::new(entry(registry, head.epoch, row))).collect();
-    Ok(History { head, entries, gap })
+    Ok(History { head, entries, gap, more })
 }
 
 /// The places that events of the outbox got; those not stamped yet are left out.

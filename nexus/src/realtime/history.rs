@@ -1,7 +1,5 @@
 //! The command `history`: past events, a page at a time.
 
-use std::borrow::Cow;
-
 use serde_json::{Value, json};
 
 use super::command::History;
@@ -12,14 +10,10 @@ use super::subscription::{Asked, Filter};
 use crate::auth::Access;
 use crate::log::Versions;
 use crate::log::read::{self, READ_ENTRIES_MAX, Selection};
-use crate::position::Position;
 use crate::problem::ApiError;
 
 /// Events of one answer when the client names no limit.
 const PAGE_EVENTS: usize = 100;
-
-/// Bytes of events after which a page ends: it is one frame, in memory as a whole.
-const PAGE_BYTES: usize = 512 * 1024;
 
 impl Session {
     pub(super) async fn history(&self, history: History) -> Result<Value, Refusal> {
@@ -56,43 +50,10 @@ impl Session {
                 break read;
             }
         };
-        let head = read.head;
+        let texts = read.entries.iter().map(|entry| versions.text(&self.state.registry, entry));
+        let parsed: Result<Vec<Value>, _> = texts.map(|text| serde_json::from_slice(&text)).collect();
+        let events = parsed.map_err(ApiError::internal)?;
         let gap = read.gap.map(|(from, to)| json!({ "from": from, "to": to }));
-        let entries = &read.entries;
-        let texts: Vec<_> = entries.iter().map(|entry| versions.text(&self.state.registry, entry)).collect();
-        let shown = fitting(texts.iter().map(|text| text.len()));
-        let more = entries.len() == limit || shown < entries.len();
-        let next = entries[..shown].last().filter(|_| more).map(|entry| Position { seq: entry.seq, ..head });
-        Ok(json!({ "events": parse(&texts[..shown])?, "next": next, "head": head, "gap": gap }))
-    }
-}
-
-fn parse(texts: &[Cow<'_, [u8]>]) -> Result<Vec<Value>, Refusal> {
-    let parsed = texts.iter().map(|text| serde_json::from_slice(text));
-    Ok(parsed.collect::<Result<_, _>>().map_err(ApiError::internal)?)
-}
-
-/// How many events fit into a page; at least one, so that a reader always gets on.
-fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
-    let mut bytes = 0;
-    sizes
-        .take_while(|size| {
-            let fits = bytes == 0 || bytes + size <= PAGE_BYTES;
-            bytes += size;
-            fits
-        })
-        .count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_ends_before_it_is_too_large_and_is_never_empty() {
-        assert_eq!(fitting([PAGE_BYTES * 2, 1].into_iter()), 1);
-        assert_eq!(fitting([PAGE_BYTES / 2, PAGE_BYTES / 2, 1].into_iter()), 2);
-        assert_eq!(fitting([1, 2, 3].into_iter()), 3);
-        assert_eq!(fitting(std::iter::empty()), 0);
+        Ok(json!({ "events": events, "next": read.next(), "head": read.head, "gap": gap }))
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::socket::Socket;
 use crate::support::{World, event, metric, until, valid_events};
 
 fn ids(page: &Value) -> Vec<&str> {
@@ -71,6 +72,46 @@ async fn pages_lead_through_the_whole_history_once() {
         }
     }
     assert_eq!((seen, pages), ((1..=25).map(|number| number.to_string()).collect(), 3));
+}
+
+/// Logs so many events of 60,000 bytes after the first one.
+async fn fill_with_large_events(world: &World, count: i64) {
+    const FILL: &str = "WITH filled AS (
+            INSERT INTO log (seq, outbox_id, key, type, subject, event)
+            SELECT 1 + n, -1 - n, gen_random_uuid(), 'health.check', 'system/a',
+                json_build_object('id', n::text, 'data', repeat('x', 60000)) FROM generate_series(1, $1) n RETURNING seq
+        ) UPDATE head SET seq = (SELECT max(seq) FROM filled)";
+    sqlx::query(FILL).bind(count).execute(&world.postgres).await.expect("the log is filled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_large_events_ends_early_and_says_where_it_goes_on() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let mut socket = Socket::open(instance.nexus.address()).await;
+    instance.client.publish(&event("0", "a")).await;
+    fill_with_large_events(&world, 40).await;
+    for over_socket in [false, true] {
+        let (mut seen, mut sizes, mut after) = (Vec::new(), Vec::new(), "1.0".to_owned());
+        loop {
+            let page = if over_socket {
+                socket.command(json!({"command": "history", "after": after, "limit": 500})).await["result"].take()
+            } else {
+                instance.client.history(&format!("after={after}&limit=500")).await.body
+            };
+            seen.extend(ids(&page).into_iter().map(str::to_owned));
+            sizes.push(ids(&page).len());
+            match page["next"].as_str() {
+                Some(next) => after = next.to_owned(),
+                None => break,
+            }
+        }
+        assert_eq!(seen, (0..=40).map(|number| number.to_string()).collect::<Vec<_>>());
+        // Half a megabyte each. The last one is as full, and nothing follows it.
+        assert_eq!(sizes, [9, 8, 8, 8, 8], "over the socket: {over_socket}");
+    }
+    let page = instance.client.history("after=1.20&limit=3").await.body;
+    assert_eq!((ids(&page), &page["next"]), (vec!["20", "21", "22"], &json!("1.23")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
