@@ -10,8 +10,9 @@ use tokio::sync::Semaphore;
 use super::event::Entry;
 use super::read::{Batch, ReadLog, bounded};
 
-/// Entries of a page: as many as a connection looks at in one stretch.
-const PAGE_ENTRIES: usize = 256;
+/// Entries of a page: as many as a connection looks at in one stretch, or, where those are too large for one reading, so
+/// few that the largest events fit.
+const PAGE_ENTRIES: [usize; 2] = [256, 16];
 /// Bytes of all pages.
 const BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// What an entry takes beside its text, in bytes.
@@ -21,20 +22,22 @@ const KEPT: Duration = Duration::from_secs(30);
 /// Readings from Postgres at a time. The pool's other connections are for writes, and for following the log.
 const READINGS_MAX: usize = 4;
 
-/// Epoch, and number of the first entry.
+/// Epoch, and number of an entry.
 type Place = (i32, i64);
 
-/// Pages by their places; cheap to clone.
+/// Pages by the places of their first entries and by their entries; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
-    pages: Cache<Place, Arc<[Arc<Entry>]>>,
+    /// One that is too large is empty.
+    pages: Cache<(Place, usize), Arc<[Arc<Entry>]>>,
     readings: Arc<Semaphore>,
 }
 
 impl Pages {
     pub(super) fn new() -> Self {
-        let bytes =
-            |entries: &Arc<[Arc<Entry>]>| entries.iter().map(|entry| entry.bytes() + ENTRY_BYTES).sum::<usize>();
+        let bytes = |entries: &Arc<[Arc<Entry>]>| {
+            ENTRY_BYTES + entries.iter().map(|entry| entry.bytes() + ENTRY_BYTES).sum::<usize>()
+        };
         let pages = Cache::builder()
             .max_capacity(BYTES_MAX)
             .weigher(move |_, entries| u32::try_from(bytes(entries)).unwrap_or(u32::MAX))
@@ -44,7 +47,7 @@ impl Pages {
     }
 
     /// Up to `limit` entries after `seq` of a log that has more than those. `read` reads what follows a number, up to so
-    /// many.
+    /// many, and fewer where their events are large.
     pub(super) async fn after<Reading: Future<Output = Result<Batch, ReadLog>>>(
         &self,
         (epoch, seq): Place,
@@ -52,23 +55,35 @@ impl Pages {
         limit: usize,
         read: impl Fn(i64, usize) -> Reading,
     ) -> Result<Batch, ReadLog> {
-        let size = i64::try_from(PAGE_ENTRIES).expect("a page is small");
-        let first = seq - seq.rem_euclid(size) + 1;
-        // The page at the head grows.
-        if first + size - 1 <= head {
-            let whole = async {
-                match self.read(read(first - 1, PAGE_ENTRIES)).await {
-                    Ok(Batch::Entries(entries)) if entries.len() == PAGE_ENTRIES => Some(entries.into()),
-                    // Retention has its beginning, or Postgres is away: whoever asks is told by a reading of its own.
-                    _ => None,
-                }
-            };
-            if let Some(page) = self.pages.optionally_get_with((epoch, first), whole).await {
+        for entries in PAGE_ENTRIES {
+            let size = i64::try_from(entries).expect("a page is small");
+            let first = seq - seq.rem_euclid(size) + 1;
+            // The page at the head grows. What lies so near to it and is not in memory is large, so a small page will do.
+            if first + size - 1 > head {
+                continue;
+            }
+            let whole = self.whole(entries, read(first - 1, entries));
+            let Some(page) = self.pages.optionally_get_with(((epoch, first), entries), whole).await else { break };
+            if !page.is_empty() {
                 let begin = usize::try_from(seq + 1 - first).expect("it is in the page");
                 return Ok(Batch::Entries(page.iter().skip(begin).take(limit).cloned().collect()));
             }
         }
         self.read(read(seq, limit)).await
+    }
+
+    /// A page of so many entries; empty when they are too large for it.
+    async fn whole(
+        &self,
+        entries: usize,
+        reading: impl Future<Output = Result<Batch, ReadLog>>,
+    ) -> Option<Arc<[Arc<Entry>]>> {
+        match self.read(reading).await {
+            Ok(Batch::Entries(page)) if page.len() == entries => Some(page.into()),
+            Ok(Batch::Entries(page)) if !page.is_empty() => Some(Arc::new([])),
+            // Retention has its beginning, or Postgres is away: whoever asks is told by a reading of its own.
+            _ => None,
+        }
     }
 
     /// A reading, when there is a place for it: a connection serves nothing else while it waits, so it does not wait for long.
@@ -107,16 +122,17 @@ mod tests {
         })
     }
 
-    /// A log from `oldest` to 1,000, and how often it was read.
+    /// A log from `oldest` to 1,000, of which so many entries fit into a reading, and how often it was read.
     struct Log {
         oldest: i64,
+        fitting: usize,
         reads: AtomicUsize,
         pages: Pages,
     }
 
     impl Log {
         fn from(oldest: i64) -> Self {
-            Self { oldest, reads: AtomicUsize::new(0), pages: Pages::new() }
+            Self { oldest, fitting: usize::MAX, reads: AtomicUsize::new(0), pages: Pages::new() }
         }
 
         async fn after(&self, seq: i64, limit: usize) -> Result<Vec<i64>, i64> {
@@ -125,7 +141,7 @@ mod tests {
                 if seq + 1 < self.oldest {
                     return Ok(Batch::Gap { oldest: self.oldest });
                 }
-                Ok(Batch::Entries((seq + 1..=1_000).take(limit).map(entry).collect()))
+                Ok(Batch::Entries((seq + 1..=1_000).take(limit.min(self.fitting)).map(entry).collect()))
             };
             match self.pages.after((1, seq), 1_000, limit, read).await.expect("it can be read") {
                 Batch::Entries(entries) => Ok(entries.iter().map(|entry| entry.seq).collect()),
@@ -151,10 +167,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_reads_the_same_large_events_is_given_what_another_has_read() {
+        let log = Log { fitting: 20, ..Log::from(1) };
+        for seq in [96, 100, 111] {
+            assert_eq!(log.after(seq, 256).await, Ok((seq + 1..=112).collect()), "{seq}");
+        }
+        assert_eq!(log.reads(), 2, "one finds that they are large");
+        assert_eq!(log.after(112, 256).await, Ok((113..=128).collect()));
+        assert_eq!(log.reads(), 1);
+        let log = Log { fitting: 5, ..Log::from(1) };
+        assert_eq!(log.after(100, 256).await, Ok((101..=105).collect()), "so large are none, and nothing is left out");
+    }
+
+    #[tokio::test]
     async fn what_may_grow_is_read_anew() {
         let log = Log::from(1);
         for _ in 0..2 {
-            assert_eq!(log.after(800, 300).await, Ok((801..=1_000).collect()));
+            assert_eq!(log.after(995, 300).await, Ok((996..=1_000).collect()));
         }
         assert_eq!(log.reads(), 2);
     }

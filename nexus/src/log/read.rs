@@ -15,6 +15,9 @@ use crate::traces::Delivery;
 
 /// Most entries of one read.
 pub const READ_ENTRIES_MAX: usize = 500;
+/// Most bytes of events in a read of what follows a position. Several readers read at once, and each holds an event
+/// three times until it is an entry: 500 of the largest would be 100 MB for each.
+const READ_BYTES_MAX: i64 = 2 * 1024 * 1024;
 /// Most bytes of events on a page of history: it is one answer or one frame, in memory as a whole.
 const PAGE_BYTES_MAX: i64 = 512 * 1024;
 
@@ -93,7 +96,7 @@ pub async fn oldest(pool: &PgPool) -> Result<Option<i64>, ReadLog> {
     bounded(sqlx::query_scalar("SELECT min(seq) FROM log").fetch_one(pool)).await
 }
 
-/// Up to `limit` entries after `seq`.
+/// Entries after `seq`: at least one if there is any, up to `limit`, and no more than is read at a time.
 pub(super) async fn after(
     pool: &PgPool,
     registry: &Registry,
@@ -101,28 +104,26 @@ pub(super) async fn after(
     seq: i64,
     limit: usize,
 ) -> Result<Batch, ReadLog> {
-    let statement = sqlx::query_as(
-        "SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
-        WHERE seq > $1 ORDER BY seq LIMIT $2",
-    );
-    let rows: Vec<Row> = bounded(statement.bind(seq).bind(bound(limit)).fetch_all(pool)).await?;
+    const SELECT: &str = fitting!("SELECT * FROM log WHERE seq > $1 ORDER BY seq LIMIT $2", "$3");
+    let statement = sqlx::query_as(SELECT).bind(seq).bind(bound(limit)).bind(READ_BYTES_MAX);
+    let rows: Vec<Row> = bounded(statement.fetch_all(pool)).await?;
     batch(registry, epoch, seq, rows)
 }
 
-/// The newest stamped place, and up to `limit` entries after `seq`, of one snapshot and in one round trip.
+/// The newest stamped place, and entries as `after` has them, of one snapshot and in one round trip.
 pub(super) async fn head_and_after(
     pool: &PgPool,
     registry: &Registry,
     seq: i64,
     limit: usize,
 ) -> Result<(Position, Batch), ReadLog> {
-    let statement = sqlx::query(
-        "SELECT head.epoch, head.seq, NULL::bigint, page.* FROM head LEFT JOIN LATERAL (
-            SELECT seq, outbox_id, type, subject, array_to_string(audience, E'\\x1f'), event::text, recorded_at FROM log
-            WHERE seq > $1 ORDER BY seq LIMIT $2
-        ) page ON true ORDER BY page.seq",
+    const SELECT: &str = concat!(
+        "SELECT head.epoch, head.seq, NULL::bigint, page.* FROM head LEFT JOIN LATERAL (",
+        fitting!("SELECT * FROM log WHERE seq > $1 ORDER BY seq LIMIT $2", "$3"),
+        ") page ON true ORDER BY page.seq"
     );
-    let rows = bounded(statement.bind(seq).bind(bound(limit)).fetch_all(pool)).await?;
+    let statement = sqlx::query(SELECT).bind(seq).bind(bound(limit)).bind(READ_BYTES_MAX);
+    let rows = bounded(statement.fetch_all(pool)).await?;
     let (head, _, entries) = split(&rows).map_err(ReadLog::QueryLog)?;
     Ok((head, batch(registry, head.epoch, seq, entries)?))
 }

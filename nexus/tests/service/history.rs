@@ -1,5 +1,6 @@
 //! `GET /v1/events`: by type, subject and position, page by page, with nothing skipped and every gap stated.
 
+use nexus::log::Batch;
 use serde_json::{Value, json};
 
 use crate::support::socket::Socket;
@@ -112,6 +113,29 @@ async fn a_page_of_large_events_ends_early_and_says_where_it_goes_on() {
     }
     let page = instance.client.history("after=1.20&limit=3").await.body;
     assert_eq!((ids(&page), &page["next"]), (vec!["20", "21", "22"], &json!("1.23")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_events_after_a_position_are_read_a_few_at_a_time() {
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    instance.client.publish(&event("0", "a")).await;
+    fill_with_large_events(&world, 299).await;
+    let tail = &instance.nexus.state().tail;
+    until("all to be followed", async || (tail.head() == 300).then_some(())).await;
+    let forgotten = 300 - i64::try_from(tail.ring_entries()).expect("few");
+    assert!(forgotten > 100, "all but {forgotten} are in memory");
+    let (mut seen, mut most) = (0, 0);
+    while seen < forgotten {
+        let Batch::Entries(entries) = tail.read_after(seen, 500).await.expect("it can be read") else {
+            panic!("nothing was dropped")
+        };
+        let numbers: Vec<i64> = entries.iter().map(|entry| entry.seq).collect();
+        assert_eq!(numbers, (seen + 1..).take(entries.len()).collect::<Vec<_>>());
+        seen = *numbers.last().expect("something follows");
+        most = most.max(entries.iter().map(|entry| entry.encoded.len()).sum());
+    }
+    assert!((1..=2 * 1024 * 1024).contains(&most), "{most} bytes at a time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
