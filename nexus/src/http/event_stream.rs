@@ -10,7 +10,7 @@ use super::admission::{ClientAddress, admit, place};
 use super::extract::QueryOf;
 use super::stream::{AllowedOrigin, MaybeCaller};
 use super::{Answer, AppState, Operation, Parameter, Routes, events};
-use crate::auth::{EventsReadOwn, Scope};
+use crate::auth::{Claims, EventsReadOwn, Scope};
 use crate::position::Position;
 use crate::problem::ApiError;
 use crate::realtime::encode::Encoding;
@@ -26,28 +26,39 @@ const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
 pub(super) fn routes() -> Routes {
-    let parameter = |place, name, description| Parameter { place, name, description, required: false };
+    let last = Parameter {
+        place: "header",
+        name: "Last-Event-ID",
+        description: "The position of the last event; it counts before `after`.",
+        required: false,
+    };
     let operation = Operation {
         scope: Some(EventsReadOwn::NAME),
-        parameters: vec![
-            parameter("query", "type", "Patterns of types, separated by commas; all by default."),
-            parameter("query", "subject", "Only events about this subject."),
-            parameter("query", "attributes", "Only events with these attributes: `source=/mint,tenant=7`."),
-            parameter("query", "room", "Only what is told in this room, in which the client then is."),
-            parameter("query", "after", "Only events after this position; those from now on by default."),
-            events::VERSIONS,
-            parameter("query", "access_token", "The token, for a browser's EventSource, which cannot send a header."),
-            parameter("header", "Last-Event-ID", "The position of the last event; it counts before `after`."),
-        ],
+        parameters: parameters().into_iter().chain([last]).collect(),
         answers: vec![Answer::plain(200, "Server-sent events: CloudEvents, each with its position as id")],
         ..Operation::new(Method::GET, "/v1/stream/sse", "streamEvents", "Streams events as they come")
     };
     Routes::new().with(operation, get(open))
 }
 
+/// What a query may ask for, over whatever protocol a client follows that sends no commands.
+pub(super) fn parameters() -> Vec<Parameter> {
+    let parameter = |name, description| Parameter { place: "query", name, description, required: false };
+    vec![
+        parameter("type", "Patterns of types, separated by commas; all by default."),
+        parameter("subject", "Only events about this subject."),
+        parameter("attributes", "Only events with these attributes: `source=/mint,tenant=7`."),
+        parameter("room", "Only what is told in this room, in which the client then is."),
+        parameter("after", "Only events after this position; those from now on by default."),
+        events::VERSIONS,
+        parameter("access_token", "The token, for a browser, which cannot send a header."),
+    ]
+}
+
+/// What the client follows, who sends no commands.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StreamQuery {
+pub(super) struct StreamQuery {
     r#type: Option<String>,
     subject: Option<String>,
     attributes: Option<String>,
@@ -65,6 +76,22 @@ async fn open(
     headers: HeaderMap,
     QueryOf(query): QueryOf<StreamQuery>,
 ) -> Result<Response, ApiError> {
+    let place = place(&state, address).await?;
+    let session = begin(state, Encoding::EventStream, claims, query, last_event(&headers)?).await?;
+    let body = event_stream::body(session, place);
+    let media_type = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    let kept_nowhere = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(([media_type, kept_nowhere, UNBUFFERED], body).into_response())
+}
+
+/// A session that follows what the query asks for, after the client's last event if it names one.
+pub(super) async fn begin(
+    state: AppState,
+    encoding: Encoding,
+    claims: Option<Claims>,
+    query: StreamQuery,
+    last: Option<Position>,
+) -> Result<Session, ApiError> {
     let claims = match (claims, query.access_token) {
         (Some(claims), _) => claims,
         (None, Some(token)) => {
@@ -77,23 +104,20 @@ async fn open(
     if !claims.allows(EventsReadOwn::NAME) {
         return Err(ApiError::LackScope { scope: EventsReadOwn::NAME });
     }
-    let place = place(&state, address).await?;
     let attributes = events::attributes(query.attributes.as_deref())?;
     let others = Asked { attributes, room: query.room, ..Asked::default() };
     let filter = events::filter(&state.registry, query.r#type.as_deref(), query.subject, others)?;
     let filter = filter.in_versions(&events::by_type(query.versions.as_deref())?);
     let filter =
         filter.map_err(|refused| ApiError::InvalidParameter { name: "versions", message: refused.to_string() })?;
-    let after = match last_event(&headers)? {
+    let after = match last {
         Some(last) => Some(last),
         None => query.after.map(|after| events::position("after", &after)).transpose()?,
     };
-    let mut session = Session::new(state, Encoding::EventStream, Some(claims));
+    let mut session = Session::new(state, encoding, Some(claims));
     session.take_own_place().await?;
-    let body = event_stream::body(session, place, filter, after).await?;
-    let media_type = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    let kept_nowhere = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(([media_type, kept_nowhere, UNBUFFERED], body).into_response())
+    session.begin(filter, after).await?;
+    Ok(session)
 }
 
 /// The position of the last event that the client has, if it says so.

@@ -14,10 +14,7 @@ use super::close::Close;
 use super::encode;
 use super::feed::{Due, Feed};
 use super::session::Session;
-use super::subscription::Filter;
 use crate::http::admission::Place;
-use crate::position::Position;
-use crate::problem::ApiError;
 
 /// A stream of one subscription.
 struct EventStream {
@@ -27,25 +24,14 @@ struct EventStream {
     _place: Place,
 }
 
-/// The body that carries what `filter` wants: after the position, or from now on.
-pub async fn body(
-    mut session: Session,
-    place: Place,
-    filter: Filter,
-    after: Option<Position>,
-) -> Result<Body, ApiError> {
-    let position = session.begin_at(after).await?;
-    session.look_up_access().await?;
-    if filter.room().is_some_and(|room| !session.access.is_in(room)) {
-        return Err(ApiError::RefuseRoom);
-    }
-    session.follow(filter, position);
+/// The body that carries what the session has begun with.
+pub fn body(session: Session, place: Place) -> Body {
     // The first heartbeat at once: it opens the stream, and tells where it begins.
     let events = EventStream { feed: Feed::new(session), heartbeat_at: Instant::now(), ended: false, _place: place };
-    Ok(Body::from_stream(stream::unfold(events, |mut events| async move {
+    Body::from_stream(stream::unfold(events, |mut events| async move {
         let bytes = events.next().await?;
         Some((Ok::<_, Infallible>(bytes), events))
-    })))
+    }))
 }
 
 impl EventStream {

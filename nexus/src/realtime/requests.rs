@@ -39,12 +39,17 @@ impl Session {
         }
         let filter = Filter::read(&self.state.registry, asked).map_err(|refused| invalid(refused.to_string()))?;
         let filter = filter.in_versions(versions).map_err(|refused| invalid(refused.to_string()))?;
+        Ok(self.begin(filter, after).await?)
+    }
+
+    /// Begins with a subscription: after the position, or from now on.
+    pub(crate) async fn begin(&mut self, filter: Filter, after: Option<Position>) -> Result<&Subscription, ApiError> {
         let position = self.begin_at(after).await?;
         // After the position: what lets the client in after it is read on the way. Also for a further subscription, for
         // the one that stands before the entry may be taken away before it has got there.
-        self.look_up_access().await.map_err(ApiError::from)?;
+        self.look_up_access().await?;
         if filter.room().is_some_and(|room| !self.access.is_in(room)) {
-            return Err(ApiError::RefuseRoom.into());
+            return Err(ApiError::RefuseRoom);
         }
         Ok(self.follow(filter, position))
     }
