@@ -4,7 +4,7 @@
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine as _;
@@ -17,7 +17,9 @@ use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{ClientAddress, Noted, Place, admit, place};
-use super::{Answer, AppState, Operation, Routes, server};
+use super::event_stream::{self, StreamQuery};
+use super::extract::QueryOf;
+use super::{Answer, AppState, Operation, Parameter, Routes, server};
 use crate::auth::Claims;
 use crate::auth::caller::bearer;
 use crate::chain::Chain;
@@ -30,9 +32,20 @@ use crate::realtime::transport::Transport;
 /// What a server adds to the client's key before it takes the digest (RFC 6455, section 1.3).
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// The subprotocol of plain events. Source: WebSockets Protocol Binding for `CloudEvents`, section 1.5.
+const CLOUD_EVENTS: &str = "cloudevents.json";
+
 pub(super) fn routes() -> Routes {
     let summary = "Opens a WebSocket: subscribe, publish, history; one JSON object per text frame";
+    let subprotocol = Parameter {
+        place: "header",
+        name: "Sec-WebSocket-Protocol",
+        description: "`cloudevents.json` for plain CloudEvents both ways. The query says what is followed, and is for \
+            this alone.",
+        required: false,
+    };
     let operation = Operation {
+        parameters: event_stream::parameters().into_iter().chain([subprotocol]).collect(),
         answers: vec![Answer::plain(101, "The WebSocket is open; authenticate with `connect` unless the request did")],
         ..Operation::new(Method::GET, "/v1/stream", "openStream", summary)
     };
@@ -44,10 +57,37 @@ async fn open(
     _: AllowedOrigin,
     address: ClientAddress,
     MaybeCaller(claims): MaybeCaller,
+    Plain(query): Plain,
     handshake: Handshake,
 ) -> Result<Response, ApiError> {
     let place = place(&state, address).await?;
-    upgrade_to(state, Encoding::WebSocket, claims, handshake, place).await
+    let Some(query) = query else {
+        return upgrade_to(state, Encoding::WebSocket, claims, handshake, place).await;
+    };
+    let tasks = state.tasks.clone();
+    let session = event_stream::begin(state, Encoding::CloudEvents, claims, query, None).await?;
+    let mut response = switch_protocols(&tasks, handshake, move |stream, brought| {
+        socket::serve(Transport::Socket(stream), brought, session, place)
+    })?;
+    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(CLOUD_EVENTS));
+    Ok(response)
+}
+
+/// What a client asks for that speaks plain `CloudEvents`; nothing of any other. Who offers only subprotocols that are not
+/// spoken is answered without one, and may leave (RFC 6455, section 4.2.2).
+struct Plain(Option<StreamQuery>);
+
+impl FromRequestParts<AppState> for Plain {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        // Exactly: what is answered must be one of those that were offered.
+        if !listed(&parts.headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == CLOUD_EVENTS) {
+            return Ok(Self(None));
+        }
+        let QueryOf(query) = QueryOf::from_request_parts(parts, state).await?;
+        Ok(Self(Some(query)))
+    }
 }
 
 /// Answers the handshake, and serves the connection in its own task.
@@ -133,8 +173,13 @@ impl FromRequestParts<AppState> for Handshake {
 
 /// Whether the header's list names the word.
 fn names(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    listed(headers, name).any(|named| named.eq_ignore_ascii_case(word))
+}
+
+/// What the header lists.
+fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lists = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    lists.flat_map(|list| list.split(',')).any(|named| named.trim().eq_ignore_ascii_case(word))
+    lists.flat_map(|list| list.split(',')).map(str::trim)
 }
 
 /// The page that opened the connection is one that may. Browsers always name it for a

@@ -25,6 +25,9 @@ pub enum Close {
     PeerSilent,
     /// The client has come into more rooms than one connection follows.
     TooManyRooms,
+    /// What was missed is no longer kept, and a client of plain events may pass over the one that states it. It comes back
+    /// with that event's position.
+    Gap,
     /// The person has as many connections as allowed.
     TooManyConnections,
     /// The client took nothing for the whole send deadline. What it misses is in the log:
@@ -48,6 +51,7 @@ impl Close {
             Self::PeerSilent => 4408,
             Self::TooManyRooms => 4409,
             Self::Revoked => 4410,
+            Self::Gap => 4416,
             Self::TooManyConnections => 4420,
             Self::PeerSlow => 4429,
         }
@@ -67,6 +71,7 @@ impl Close {
             Self::PeerSilent => "peer_silent",
             Self::TooManyRooms => "too_many_rooms",
             Self::Revoked => "revoked",
+            Self::Gap => "gap",
             Self::TooManyConnections => "too_many_connections",
             Self::PeerSlow => "peer_slow",
         }

@@ -216,6 +216,14 @@ impl Session {
         }
     }
 
+    /// A client of plain events that is told of a gap is not to go on as if nothing were missing.
+    pub(super) fn end_after_gap(&mut self, contents: &[Content]) {
+        let told = contents.iter().any(|content| matches!(content, Content::Gap));
+        if told && self.encoding == Encoding::CloudEvents {
+            self.gap_told = Some(Instant::now());
+        }
+    }
+
     /// The log was restored from a backup: what was between a position of the old epoch and
     /// the head cannot be told apart, so all of it is a gap.
     fn push_epoch_gaps(&mut self, head: Position, bytes: &mut Vec<u8>, contents: &mut Vec<Content>) {

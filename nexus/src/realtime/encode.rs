@@ -10,6 +10,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::close::Close;
 use super::socket_io::client;
@@ -24,6 +25,9 @@ use crate::position::Position;
 pub enum Encoding {
     /// One JSON object per WebSocket text message.
     WebSocket,
+    /// One `CloudEvent` per WebSocket text message, and nothing that is none.
+    /// Source: WebSockets Protocol Binding for `CloudEvents`, subprotocol `cloudevents.json`.
+    CloudEvents,
     /// Server-sent events, each with its position as `id`.
     /// Source: HTML, section 9.2.6 "Interpreting an event stream".
     EventStream,
@@ -70,6 +74,11 @@ impl Encoding {
     pub(super) fn event(self, subscription: &Subscription, entry: &Entry, into: &mut Vec<u8>) {
         match self {
             Self::WebSocket => event(subscription.number, &subscription.filter.text(entry), into),
+            Self::CloudEvents => {
+                let event = subscription.filter.text(entry);
+                text_head(event.len(), into);
+                into.extend_from_slice(&event);
+            }
             Self::EventStream => {
                 let position = Position { seq: entry.seq, ..subscription.position };
                 server_sent(None, position, &subscription.filter.text(entry), into);
@@ -83,12 +92,37 @@ impl Encoding {
     pub(super) fn gap(self, subscription: &str, from: Position, to: Position, into: &mut Vec<u8>) {
         match self {
             Self::WebSocket => text_message(&gap(subscription, from, to), into),
+            Self::CloudEvents => text_message(&gap_event(from, to), into),
             Self::EventStream => {
                 server_sent(Some("gap"), to, json!({ "from": from, "to": to }).to_string().as_bytes(), into);
             }
             Self::SocketIo => client::gap(subscription, from, to, into),
         }
     }
+}
+
+/// A gap where only events have a form: one of the type `nexus.gap`, as webhooks are told it. Its position is where a
+/// client goes on.
+fn gap_event(from: Position, to: Position) -> String {
+    let mut event = own_event("nexus.gap", &format!("gap_{from}_{to}"), "log", &json!({ "from": from, "to": to }));
+    event["position"] = json!(to);
+    event.to_string()
+}
+
+/// What answers an event that is refused where only events have a form: one of the type `nexus.refused`, which names the
+/// refused one by the id and source that it had. `id` makes it unique.
+pub(super) fn refused_event(id: Uuid, refused: &Value, refusal: Value) -> String {
+    let mut data = refusal;
+    (data["id"], data["source"]) = (json!(refused["id"].as_str()), json!(refused["source"].as_str()));
+    own_event("nexus.refused", &format!("refused_{}", id.simple()), "event", &data).to_string()
+}
+
+/// An event of a type that nobody can publish.
+fn own_event(event_type: &str, id: &str, subject: &str, data: &Value) -> Value {
+    json!({
+        "specversion": "1.0", "id": id, "source": "/nexus", "type": event_type, "subject": subject,
+        "datacontenttype": "application/json", "data": data,
+    })
 }
 
 /// Appends a server-sent event; `data` is JSON on one line.
@@ -195,6 +229,24 @@ mod tests {
                     id: 1.9\n\n\
                     retry: 250\n\n";
         assert_eq!(String::from_utf8_lossy(&bytes), want);
+    }
+
+    #[test]
+    fn a_refused_event_is_named_as_far_as_it_has_a_name() {
+        let refusal = json!({"code": "invalid_document", "message": "no"});
+        for (refused, id, source) in [
+            (json!({"id": "e", "source": "/s", "data": {}}), json!("e"), json!("/s")),
+            (json!({"id": 7, "source": ["/s"]}), Value::Null, Value::Null),
+            (json!([{"id": "e"}]), Value::Null, Value::Null),
+        ] {
+            let told = refused_event(Uuid::nil(), &refused, refusal.clone());
+            let want = json!({
+                "specversion": "1.0", "id": format!("refused_{}", Uuid::nil().simple()), "source": "/nexus",
+                "type": "nexus.refused", "subject": "event", "datacontenttype": "application/json",
+                "data": {"code": "invalid_document", "message": "no", "id": id, "source": source},
+            });
+            assert_eq!(serde_json::from_str::<Value>(&told).expect("it is JSON"), want);
+        }
     }
 
     #[test]

@@ -4,13 +4,14 @@
 use std::task::Waker;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::close::Close;
-use super::command::{Command, Frame};
+use super::command::{Command, Frame, Publish};
 use super::delivery::Stretch;
-use super::encode;
+use super::encode::{self, Encoding};
 use super::hub::Member;
 use super::inbox::Taken;
 use super::presence::Entered;
@@ -58,6 +59,10 @@ impl Feed {
 
     /// Executes the command in one text message of a WebSocket; appends what was due before it, then the answer.
     pub(super) async fn execute(&mut self, text: &str, out: &mut Vec<u8>) -> Option<Close> {
+        if self.session.encoding == Encoding::CloudEvents {
+            self.publish(text, out).await;
+            return None;
+        }
         let Frame { id, command } = match Frame::parse(text) {
             Ok(frame) => frame,
             Err(error) => {
@@ -75,6 +80,21 @@ impl Feed {
                 text_message(&encode::error(Some(id), &refusal.told()), out);
                 refusal.close
             }
+        }
+    }
+
+    /// Publishes the event that one text message is; appends what was due before it, and an answer if it is refused.
+    async fn publish(&mut self, text: &str, out: &mut Vec<u8>) {
+        let event: Value = match serde_json::from_str(text) {
+            Ok(event) => event,
+            Err(error) => {
+                let refusal = self.session.refuse("malformed_frame", error.to_string()).await;
+                return text_message(&encode::refused_event(Uuid::new_v4(), &Value::Null, refusal.told()), out);
+            }
+        };
+        let named = json!({ "id": event["id"], "source": event["source"] });
+        if let Err(refusal) = self.command(Command::Publish(Publish { event }), out).await {
+            text_message(&encode::refused_event(Uuid::new_v4(), &named, refusal.told()), out);
         }
     }
 
@@ -187,6 +207,7 @@ impl Feed {
         match Box::pin(self.session.next_stretch(self.live, out)).await {
             Ok(Stretch { contents, caught_up }) => {
                 self.session.state.metrics.stream.sent(&contents);
+                self.session.end_after_gap(&contents);
                 self.take_place();
                 if caught_up {
                     // What comes between the last look at the log and this is found by one more look.

@@ -41,6 +41,8 @@ pub struct Session {
     pub(super) subscriptions_changed: u64,
     /// When the client came into more rooms than a connection follows.
     pub(super) too_many_rooms: Option<Instant>,
+    /// When a client was told of a gap that is its end.
+    pub(super) gap_told: Option<Instant>,
     /// The revocations that were looked at.
     revocations_seen: u64,
     /// Its place among the connections of the same person.
@@ -119,6 +121,7 @@ impl Session {
             subscriptions_made: 0,
             subscriptions_changed: 0,
             too_many_rooms: None,
+            gap_told: None,
             revocations_seen: 0,
             own: None,
             commands: Bucket::default(),
@@ -128,7 +131,7 @@ impl Session {
 
     /// Until when the session may go on as it is.
     pub fn deadline(&self) -> Instant {
-        self.too_many_rooms.unwrap_or(self.deadline)
+        self.gap_told.or(self.too_many_rooms).unwrap_or(self.deadline)
     }
 
     /// Why the session is over, if it is.
@@ -137,6 +140,7 @@ impl Session {
             return None;
         }
         match &self.identity {
+            _ if self.gap_told.is_some() => Some(Close::Gap),
             _ if self.too_many_rooms.is_some() => Some(Close::TooManyRooms),
             None => Some(Close::AuthenticationLate),
             Some(identity) => match left_of(&identity.claims, SystemTime::now()) {

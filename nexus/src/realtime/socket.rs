@@ -114,7 +114,7 @@ pub async fn serve(transport: Transport, brought: Bytes, session: Session, _plac
         End::Asked => None,
         End::Close(close) => {
             metrics.closed(close);
-            if close == Close::Drain && connection.client.is_none() {
+            if close == Close::Drain && connection.has_pushes() {
                 connection.say_when_to_come_back();
             }
             Some(close)
@@ -143,7 +143,7 @@ impl Connection {
             match turn {
                 Turn::LookAtRevocations if self.feed.session.is_revoked() => return Err(End::Close(Close::Revoked)),
                 Turn::LookAtRevocations => {}
-                Turn::Drain if self.client.is_none() => return Err(End::Close(Close::Drain)),
+                Turn::Drain if self.has_pushes() => return Err(End::Close(Close::Drain)),
                 Turn::Drain => {
                     let delay = Duration::from_millis(self.feed.session.limits.delay_of_return());
                     self.leave_at = Some(Instant::now() + delay);
@@ -203,6 +203,11 @@ impl Connection {
             Some(due) => Poll::Ready(Turn::Deliver(due)),
             None => Poll::Pending,
         }
+    }
+
+    /// Whether the client speaks our own protocol, which has forms for what is no event.
+    fn has_pushes(&self) -> bool {
+        self.feed.session.encoding == Encoding::WebSocket
     }
 
     /// When the clock has to be looked at.
@@ -319,7 +324,7 @@ impl Connection {
         if now.duration_since(self.heard_at) >= period * 2 {
             return Err(End::Close(Close::PeerSilent));
         }
-        let idle = !std::mem::take(&mut self.sent) && self.feed.session.identity.is_some();
+        let idle = !std::mem::take(&mut self.sent) && self.feed.session.identity.is_some() && self.has_pushes();
         let unread = !self.waiting.is_empty();
         if self.client.is_some() {
             return self.write(|_, out| Client::ping(out)).map(drop);

@@ -9,6 +9,7 @@ mod access;
 mod audience;
 mod caches;
 mod chaos;
+mod cloudevents_socket;
 mod consumers;
 mod consumers_bounds;
 mod curl;

@@ -49,7 +49,11 @@ impl Front {
 
     pub(super) fn description(self) -> &'static str {
         match self {
-            Self::WebSocket => "One JSON object per text frame. A command has an `id`, which its answer repeats.",
+            Self::WebSocket => {
+                "One JSON object per text frame. A command has an `id`, which its answer repeats. With the subprotocol \
+                 `cloudevents.json` each text frame is a CloudEvent instead, both ways; the query says what is followed, \
+                 as that of the event stream does."
+            }
             Self::EventStream => {
                 "Events without a name are CloudEvents and have their position as `id`; the others are named after \
                  their message. A client comes back with `Last-Event-ID`."

@@ -21,6 +21,9 @@ const DEADLINE: Duration = Duration::from_mins(1);
 pub(crate) struct Opening {
     pub(crate) token: Option<String>,
     pub(crate) origin: Option<&'static str>,
+    /// The subprotocols to choose from; one of them must be answered.
+    pub(crate) subprotocols: Option<&'static str>,
+    pub(crate) query: String,
     /// Makes the client's side of the network hold little, so that a slow client is felt.
     pub(crate) receive_bytes: Option<u32>,
 }
@@ -43,13 +46,18 @@ pub(crate) enum Next {
 impl Opening {
     /// Opens a connection; or the status of the refusal.
     pub(crate) async fn open(&self, address: SocketAddr) -> Result<Socket, u16> {
-        let mut request = format!("ws://{address}/v1/stream").into_client_request().expect("the URL is valid");
+        let mut request =
+            format!("ws://{address}/v1/stream?{}", self.query).into_client_request().expect("the URL is valid");
         if let Some(token) = &self.token {
             let value = format!("Bearer {token}").parse().expect("a token is ASCII");
             request.headers_mut().insert("authorization", value);
         }
         if let Some(origin) = self.origin {
             request.headers_mut().insert("origin", origin.parse().expect("an origin is ASCII"));
+        }
+        if let Some(subprotocols) = self.subprotocols {
+            let value = subprotocols.parse().expect("subprotocols are ASCII");
+            request.headers_mut().insert("sec-websocket-protocol", value);
         }
         let socket = TcpSocket::new_v4().expect("a socket can be made");
         if let Some(bytes) = self.receive_bytes {
