@@ -22,7 +22,7 @@ fn data() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        "\\PC{0,12}|[\\x00-\\x1f\u{2028}\\\\\"]{0,4}".prop_map(Value::from),
+        "\\PC{0,12}|[\\x01-\\x1f\u{2028}\\\\\"]{0,4}".prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 12, 4, |inner| {
         prop_oneof![
