@@ -1,6 +1,8 @@
 //! Accepts connections and speaks HTTP/1.1 on them. Bounds what clients may cost before a handler knows of them: their
 //! number, the time for a request's head, and the time in which one takes nothing of what it is sent.
 
+mod places;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::counter::Counter;
 use socket2::SockRef;
 use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::MapRequest;
 
+use self::places::Places;
 use super::AppState;
 use super::admission::Peer;
 use crate::chain::Chain;
@@ -49,8 +53,9 @@ pub async fn serve(listener: TcpListener, state: AppState, closing: Cancellation
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(HEAD_BYTES_MAX);
     let router = super::router(state.clone());
-    let places = Arc::new(Semaphore::new(places(state.config.stream.connections_max)));
-    let refusals = Refusals::new(state);
+    let places = Places::new(places(state.config.stream.connections_max));
+    let unheard = unread(&state, 408);
+    let refusals = Refusals::new(&state);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -66,23 +71,29 @@ pub async fn serve(listener: TcpListener, state: AppState, closing: Cancellation
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Some((place, given_up)) = places.enter() else {
             refusals.refuse(stream, &connections);
             continue;
         };
         prepare(&stream, send);
+        // Held until the end, or until it is a WebSocket, which has a place of its own.
         let with_peer = move |mut request: Request<Incoming>| {
+            place.keep();
             request.extensions_mut().insert(Peer(peer));
             request
         };
         let service = TowerToHyperService::new(MapRequest::new(router.clone(), with_peer));
         let connection = protocol.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        let closing = closing.clone();
+        let (closing, unheard) = (closing.clone(), unheard.clone());
         connections.spawn(async move {
-            // Until the end, or until it is a WebSocket, which has a place of its own.
-            let _place = place;
             let mut connection = pin!(connection);
             let ended = tokio::select! {
+                // What comes now is too late: a newcomer has the place.
+                biased;
+                Ok(()) = given_up => {
+                    unheard.inc();
+                    return;
+                }
                 ended = connection.as_mut() => ended,
                 () = closing.cancelled() => {
                     connection.as_mut().graceful_shutdown();
@@ -102,18 +113,24 @@ pub async fn serve(listener: TcpListener, state: AppState, closing: Cancellation
 /// How many connections may be open that are no WebSockets, or not yet. All clients that this pod may hold may come
 /// back in one moment, and each may hold two: one for its stream or poll, and one for what it sends or asks beside it.
 fn places(connections_max: usize) -> usize {
-    connections_max.saturating_mul(2).saturating_add(OTHERS).min(Semaphore::MAX_PERMITS)
+    connections_max.saturating_mul(2).saturating_add(OTHERS)
+}
+
+/// Counts the connections that ended so before a whole request was read.
+fn unread(state: &AppState, status: u16) -> Counter {
+    let labels = metrics::Request { method: "other".to_owned(), route: "unread".to_owned(), status };
+    state.metrics.requests.get_or_create(&labels).clone()
 }
 
 /// Answers connections for which there is no place. No handler sees them, so it is the same for all.
 struct Refusals {
     answer: Bytes,
     under_way: Arc<Semaphore>,
-    state: AppState,
+    counter: Counter,
 }
 
 impl Refusals {
-    fn new(state: AppState) -> Self {
+    fn new(state: &AppState) -> Self {
         let problem = ApiError::unavailable("there are too many connections").problem();
         let body = serde_json::to_string(&problem).expect("a problem is text and numbers");
         let answer = format!(
@@ -121,12 +138,11 @@ impl Refusals {
             retry-after: {RETRY_AFTER_SECONDS}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
-        Self { answer: answer.into(), under_way: Arc::new(Semaphore::new(REFUSALS_MAX)), state }
+        Self { answer: answer.into(), under_way: Arc::new(Semaphore::new(REFUSALS_MAX)), counter: unread(state, 503) }
     }
 
     fn refuse(&self, mut stream: TcpStream, connections: &TaskTracker) {
-        let labels = metrics::Request { method: "other".to_owned(), route: "unread".to_owned(), status: 503 };
-        self.state.metrics.requests.get_or_create(&labels).inc();
+        self.counter.inc();
         let Ok(place) = Arc::clone(&self.under_way).try_acquire_owned() else { return };
         let answer = self.answer.clone();
         let told = async move {

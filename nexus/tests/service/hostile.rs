@@ -1,6 +1,7 @@
 //! Hostile clients, each with the answer that it gets: what they present, what they ask for, and what they send.
 
 mod bytes;
+mod flood;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::raw::{Raw, frame, head, upgrade};
-use crate::support::socket::Socket;
-use crate::support::{Instance, World, event, socket_io, token, until};
+use crate::support::{Instance, World, event, socket_io, token};
 
 /// The instance still serves, on a connection of its own.
 async fn serves(instance: &Instance) {
@@ -59,44 +58,6 @@ async fn who_sends_byte_by_byte_is_let_go() {
     for socket in [socket, socket_io] {
         assert!(socket.starts_with("HTTP/1.1 101") && socket.contains("authentication_late"), "{socket}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_heads_that_never_end_is_refused_and_those_that_are_open_feel_nothing() {
-    let world = World::new().await;
-    let instance = world.nexus_with(|config| config.stream.connections_max = 2).await;
-    let address = instance.nexus.address();
-    let mut socket = Socket::open(address).await;
-    // Two for each client that may be connected, and 256. They are accepted in their order.
-    let mut slow = Vec::new();
-    for _ in 0..260 {
-        let mut raw = Raw::open(address).await;
-        raw.send("GET /v1/events HTTP/1.1\r\nx-long: ").await;
-        slow.push(raw);
-    }
-    for _ in 0..20 {
-        let mut raw = Raw::open(address).await;
-        raw.send("GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-        let head = raw.answer().await;
-        for line in ["http/1.1 503 service unavailable\r\n", "retry-after: 1\r\n", "connection: close\r\n"] {
-            assert!(head.contains(line), "{head}");
-        }
-        assert!(head.contains("content-type: application/problem+json\r\n"), "{head}");
-        let problem: Value = serde_json::from_str(&raw.rest().await).expect("JSON, and then the end");
-        assert_eq!((&problem["status"], &problem["code"]), (&json!(503), &json!("unavailable")));
-    }
-    assert_eq!(socket.command(json!({"command": "ping"})).await["result"]["position"], "1.0");
-    drop(slow);
-    until("a place to be free", async || {
-        let mut raw = Raw::open(address).await;
-        raw.send("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-        (raw.status().await == 200).then_some(())
-    })
-    .await;
-    let metrics = instance.client.get("/metrics").await.text;
-    let refused = r#"nexus_http_requests_total{method="other",route="unread",status="503"} "#;
-    let refused = metrics.lines().find_map(|line| line.strip_prefix(refused)?.parse::<u32>().ok());
-    assert!(refused >= Some(20), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
