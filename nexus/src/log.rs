@@ -7,6 +7,7 @@ pub mod publisher;
 mod queue;
 pub(crate) mod sql;
 
+mod epoch;
 pub mod partitions;
 pub mod retention;
 pub mod sequencer;

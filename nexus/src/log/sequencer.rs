@@ -9,6 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
+use super::epoch;
 use super::partitions::{self, ManagePartitions, Partition};
 use super::publisher::Groups;
 use super::queue::Group;
@@ -107,6 +108,10 @@ impl Sequencer {
         while !step(take_lock(&mut connection)).await? {
             tokio::time::sleep(CANDIDATE_PERIOD).await;
         }
+        // Before it gives a place a second time.
+        let known = self.tail.position();
+        let raise = async { epoch::raise_if_shorter(&mut connection, known).await.map_err(LeadLog::StampEvents) };
+        step(raise).await?;
         let mut leader = Leader { room: step(self.make_room(&mut connection)).await?, stamper: Stamper::default() };
         self.wake.set_leading(true);
         tracing::info!("this pod's sequencer leads");

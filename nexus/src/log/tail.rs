@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::epoch;
 use super::event::{Entry, place_of_unqueued};
 use super::pages::Pages;
 use super::read::{self, Batch, READ_ENTRIES_MAX, ReadLog};
@@ -191,8 +192,13 @@ impl Tail {
             let applied = self.head();
             let (head, batch) =
                 read::head_and_after(&self.shared.pool, self.registry(), applied, READ_ENTRIES_MAX).await?;
-            if head.epoch != self.epoch() || head.seq < applied {
+            if head.epoch != self.epoch() {
                 self.start_over(head).await?;
+                continue;
+            }
+            if head.seq < applied {
+                let known = Position { epoch: head.epoch, seq: applied };
+                read::bounded(epoch::raise_if_shorter(&self.shared.pool, known)).await?;
                 continue;
             }
             match batch {

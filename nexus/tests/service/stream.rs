@@ -138,6 +138,34 @@ async fn a_position_of_a_log_before_its_restoration_is_told_as_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_has_lost_is_told_as_a_gap_and_its_places_are_not_given_again() {
+    let world = World::new().await;
+    let (one, two) = (world.nexus().await, world.nexus().await);
+    let mut sockets = [Socket::open(one.nexus.address()).await, Socket::open(two.nexus.address()).await];
+    for socket in &mut sockets {
+        socket.subscribe(&["**"], None).await;
+    }
+    publish_numbered(&one.client, 0..3).await;
+    for socket in &mut sockets {
+        assert_eq!(last_position(&socket.events(3).await), "1.3");
+    }
+    // As when a replica becomes the primary that had only the first of them.
+    let mut lost = world.postgres.begin().await.expect("begin");
+    for statement in ["DELETE FROM log WHERE seq > 1", "UPDATE head SET seq = 1"] {
+        sqlx::query(statement).execute(&mut *lost).await.expect("they are lost");
+    }
+    lost.commit().await.expect("commit");
+    let gap = json!({"push": "gap", "subscription": "s1", "from": "1.3", "to": "2.1"});
+    for socket in &mut sockets {
+        assert_eq!(socket.push().await, gap);
+    }
+    assert_eq!(one.client.publish(&event("new", "a")).await, "2.2");
+    for socket in &mut sockets {
+        assert_eq!(last_position(&socket.events(1).await), "2.2");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_draining_instance_tells_when_and_where_to_go_on() {
     let world = World::new().await;
     let (one, two) = (world.nexus_with(|config| config.limits.drain_seconds = 3).await, world.nexus().await);
