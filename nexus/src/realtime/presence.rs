@@ -136,13 +136,16 @@ impl Presence {
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut told_again = Instant::now();
         while !shutdown.is_cancelled() {
-            let changed = tokio::select! {
-                changed = timeout_at(told_again + TOLD_AGAIN, self.shared.changed.notified()) => changed.is_ok(),
+            tokio::select! {
+                changed = timeout_at(told_again + TOLD_AGAIN, self.shared.changed.notified()) => {
+                    if changed.is_ok() {
+                        sleep(GATHERED).await;
+                    }
+                }
                 () = shutdown.cancelled() => break,
-            };
-            if changed {
-                sleep(GATHERED).await;
-            } else {
+            }
+            // Also where changes never cease: what is not told again is forgotten.
+            if Instant::now() >= told_again + TOLD_AGAIN {
                 told_again = Instant::now();
                 let mut here = self.here();
                 let all: Vec<_> = here.connections.keys().cloned().collect();
@@ -151,6 +154,7 @@ impl Presence {
             if let Err(error) = self.tell().await {
                 tracing::debug!(error = %Chain(&error), "who is here could not be told");
                 sleep(RETRY).await;
+                self.shared.changed.notify_one();
             }
         }
         // Its connections have ended: the people are elsewhere soon.
@@ -159,11 +163,10 @@ impl Presence {
 
     async fn tell(&self) -> redis::RedisResult<()> {
         let _alone = self.shared.telling.lock().await;
-        loop {
+        // What changes meanwhile is told the next time: who looks does not wait for changes to cease.
+        let parts = self.here().untold.len().div_ceil(TOLD_AT_A_TIME);
+        for _ in 0..parts {
             let changes = self.take_untold();
-            if changes.is_empty() {
-                return Ok(());
-            }
             let mut pipeline = redis::pipe();
             scripts::load(&mut pipeline);
             for (key, count) in &changes {
@@ -175,6 +178,7 @@ impl Presence {
                 return Err(error);
             }
         }
+        Ok(())
     }
 
     /// What Redis does not know yet: as much of it as is told at a time, with how many connections there are now.

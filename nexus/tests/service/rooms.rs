@@ -198,7 +198,17 @@ async fn who_was_on_a_pod_that_stops_is_there_no_more_and_redis_may_forget() {
     two.nexus.stop(Duration::ZERO).await;
     until_present(&one.client, "course/c1", &["tester"]).await;
 
-    // What it forgets it is told again.
+    // What it forgets it is told again, however much changes meanwhile.
+    let mut restless = Vec::new();
+    for _ in 0..3 {
+        let mut socket = Socket::open(one.nexus.address()).await;
+        restless.push(tokio::spawn(async move {
+            loop {
+                join(&mut socket, "course/c2").await;
+                leave(&mut socket, "course/c2").await;
+            }
+        }));
+    }
     let redis = redis::Client::open(world.config.redis_url.expose()).expect("a URL of Redis");
     let mut redis = redis.get_multiplexed_async_connection().await.expect("Redis answers");
     let kind = ["people", "pods"].map(|kind| format!("{}presence:{kind}:course/c1", world.config.redis_prefix));
@@ -206,6 +216,7 @@ async fn who_was_on_a_pod_that_stops_is_there_no_more_and_redis_may_forget() {
     assert_eq!(forgotten, 2);
     assert_eq!(presence(&one.client, "course/c1").await["people"], 0);
     until_present(&one.client, "course/c1", &["tester"]).await;
+    restless.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test(flavor = "multi_thread")]
