@@ -142,7 +142,7 @@ impl Entry {
     }
 
     /// Size in memory, in bytes, of what it says.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.encoded.len() + self.published.as_ref().map_or(0, Bytes::len)
     }
 }

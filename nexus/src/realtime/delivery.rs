@@ -24,6 +24,9 @@ const STRETCH_ENTRIES: usize = 256;
 /// Bytes after which a stretch ends: this bounds the memory of a connection.
 const STRETCH_BYTES: usize = 128 * 1024;
 
+/// What a push takes beside the event, in bytes.
+const PUSH_BYTES: usize = 64;
+
 /// What is pushed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content {
@@ -112,10 +115,16 @@ impl Session {
         }
         match read {
             Batch::Entries(entries) => {
-                // Who asks for what it missed is given all of it; who was live and does not keep up is not.
-                let latest = if live { Latest::of(&entries, &self.state.registry) } else { Latest::default() };
-                for entry in &entries {
-                    if bytes.len() >= STRETCH_BYTES {
+                // Who asks for what it missed is given all of it; who was live and does not keep up is not. The one that
+                // stands for the others is of the same stretch, or the next one might put it off again.
+                let (entries, latest) = if live {
+                    let fitting = self.fitting(&entries);
+                    (fitting, Latest::of(fitting, &self.state.registry))
+                } else {
+                    (&*entries, Latest::default())
+                };
+                for entry in entries {
+                    if !live && bytes.len() >= STRETCH_BYTES {
                         break;
                     }
                     let place = Position { epoch: head.epoch, seq: entry.seq };
@@ -131,6 +140,17 @@ impl Session {
             }
         }
         Ok(stretch)
+    }
+
+    /// As many of the entries, at least one, as are a stretch when every subscription wants them all.
+    fn fitting<'a>(&self, entries: &'a [Arc<Entry>]) -> &'a [Arc<Entry>] {
+        let mut bytes = 0;
+        let fits = |entry: &&Arc<Entry>| {
+            bytes += (entry.bytes() + PUSH_BYTES) * self.subscriptions.len();
+            bytes <= STRETCH_BYTES
+        };
+        let count = entries.iter().take_while(fits).count();
+        &entries[..count.max(1).min(entries.len())]
     }
 
     /// Everything that matches up to here was made into pushes; the head when nothing is followed.

@@ -198,6 +198,9 @@ async fn a_client_that_does_not_keep_up_is_given_the_latest_of_each_subject_of_w
     assert!(given.contains(&all[all.len() - 3]), "the last of the other subject");
     let missed = all.len() - given.len();
     assert!(missed > 0, "it kept up");
+    // Each time that it is given something it is given the latest of then, and not only at the end.
+    let between = given.split(|id| id.starts_with("small")).map(<[String]>::len).max();
+    assert!(between < Some(100), "{between:?} others without one of which only the latest counts");
     let counted = metric(&instance.client, "nexus_stream_conflated_total").await;
     assert_eq!(usize::try_from(counted).expect("a count"), missed);
     // Who asks for the past is given all of it.
