@@ -47,10 +47,10 @@ impl Places {
     pub(super) fn enter(self: &Arc<Self>) -> Option<(Arc<Place>, GivenUp)> {
         let free = Arc::clone(&self.free).try_acquire_owned().ok();
         let permit = free.or_else(|| self.give_up_oldest())?;
-        let (give_up, given_up) = oneshot::channel();
+        let (give_up, told) = oneshot::channel();
         let number = self.accepted.fetch_add(1, Ordering::Relaxed);
         self.waiting().insert(number, Waiting { permit, give_up });
-        Some((Arc::new(Place { places: Arc::clone(self), number, kept: OnceLock::new() }), given_up))
+        Some((Arc::new(Place { places: Arc::clone(self), number, kept: OnceLock::new() }), told))
     }
 
     fn give_up_oldest(&self) -> Option<OwnedSemaphorePermit> {
