@@ -41,6 +41,9 @@ pub enum LeadLog {
     /// Asking for the lock failed.
     #[error("take the sequencer's lock")]
     TakeLock(#[source] sqlx::Error),
+    /// Whether the log has become another one could not be told.
+    #[error("raise the log's epoch")]
+    RaiseEpoch(#[source] sqlx::Error),
     /// The stamping statement failed: none of its events was stamped, unless the connection was lost over it.
     #[error("stamp events")]
     StampEvents(#[source] sqlx::Error),
@@ -110,7 +113,7 @@ impl Sequencer {
         }
         // Before it gives a place a second time.
         let known = self.tail.position();
-        let raise = async { epoch::raise_if_shorter(&mut connection, known).await.map_err(LeadLog::StampEvents) };
+        let raise = async { epoch::raise_if_shorter(&mut connection, known).await.map_err(LeadLog::RaiseEpoch) };
         step(raise).await?;
         let mut leader = Leader { room: step(self.make_room(&mut connection)).await?, stamper: Stamper::default() };
         self.wake.set_leading(true);
