@@ -127,48 +127,45 @@ impl Metrics {
             "Time to the first byte of the answer",
             metrics.request_seconds.clone(),
         );
-        registry.register("published_events", "Events appended over the API", metrics.published_events.clone());
-        registry.register(
-            "duplicate_events",
-            "Published events that were there before",
-            metrics.duplicate_events.clone(),
-        );
-        registry.register("stamped_events", "Events stamped by this pod's sequencer", metrics.stamped_events.clone());
-        registry.register(
-            "stamped_batches",
-            "Batches stamped by this pod's sequencer",
-            metrics.stamped_batches.clone(),
-        );
+        metrics.register_log(&mut registry);
+        registry.register("throttled", "Requests and commands that came too often", metrics.throttled.clone());
+        registry.register("postgres_reachable", "1 while Postgres answers", metrics.postgres_reachable.clone());
+        registry.register("postgres_connections", "Open connections of the pool", metrics.postgres_connections.clone());
+        Self { registry: Arc::new(registry), ..metrics }
+    }
+
+    /// What happens to events on their way into the log, and how far this pod has followed it.
+    fn register_log(&self, registry: &mut Registry) {
+        registry.register("published_events", "Events appended over the API", self.published_events.clone());
+        registry.register("duplicate_events", "Published events that were there before", self.duplicate_events.clone());
+        registry.register("stamped_events", "Events stamped by this pod's sequencer", self.stamped_events.clone());
+        registry.register("stamped_batches", "Batches stamped by this pod's sequencer", self.stamped_batches.clone());
         registry.register(
             "refused_events",
             "Events set aside in outbox_refused because the log cannot take them",
-            metrics.refused_events.clone(),
+            self.refused_events.clone(),
         );
-        registry.register("outbox_events", "Events that wait for their place", metrics.outbox_events.clone());
+        registry.register("outbox_events", "Events that wait for their place", self.outbox_events.clone());
         registry.register(
             "outbox_oldest_milliseconds",
             "For how long the oldest event waits for its place",
-            metrics.outbox_oldest_milliseconds.clone(),
+            self.outbox_oldest_milliseconds.clone(),
         );
-        registry.register("log_lag", "Entries that this pod has not applied yet", metrics.log_lag.clone());
+        registry.register("log_lag", "Entries that this pod has not applied yet", self.log_lag.clone());
         registry.register(
             "publish_queue_requests",
             "Publishing requests that wait for a commit",
-            metrics.publish_queue_requests.clone(),
+            self.publish_queue_requests.clone(),
         );
         registry.register(
             "publish_queue_bytes",
             "Bytes of events that wait for a commit",
-            metrics.publish_queue_bytes.clone(),
+            self.publish_queue_bytes.clone(),
         );
-        registry.register("throttled", "Requests and commands that came too often", metrics.throttled.clone());
-        registry.register("log_wake_ups", "Wake-ups to batches of other pods", metrics.wake_ups.clone());
-        registry.register("log_head", "Newest entry that this pod has applied", metrics.log_head.clone());
-        registry.register("log_ring_entries", "Entries in this pod's ring", metrics.ring_entries.clone());
-        registry.register("sequencer_leading", "1 while this pod's sequencer leads", metrics.sequencer_leading.clone());
-        registry.register("postgres_reachable", "1 while Postgres answers", metrics.postgres_reachable.clone());
-        registry.register("postgres_connections", "Open connections of the pool", metrics.postgres_connections.clone());
-        Self { registry: Arc::new(registry), ..metrics }
+        registry.register("log_wake_ups", "Wake-ups to batches of other pods", self.wake_ups.clone());
+        registry.register("log_head", "Newest entry that this pod has applied", self.log_head.clone());
+        registry.register("log_ring_entries", "Entries in this pod's ring", self.ring_entries.clone());
+        registry.register("sequencer_leading", "1 while this pod's sequencer leads", self.sequencer_leading.clone());
     }
 
     /// The metrics in the `OpenMetrics` text format.
