@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
+use super::close::Close;
 use super::encode::Encoding;
 use super::session::Session;
 use super::socket_io::client;
@@ -179,7 +179,9 @@ impl Session {
         let grown = self.access.grow(entry, &self.state.registry);
         if grown {
             self.subscriptions_changed += 1;
-            self.too_many_rooms = self.access.is_too_large().then(Instant::now);
+            if self.access.is_too_large() {
+                self.ends = Some(Close::TooManyRooms);
+            }
         }
         grown
     }
@@ -187,7 +189,9 @@ impl Session {
     /// Looks up what the client may see while it is served. Too many rooms are its end, not a reason to try again.
     async fn look_again(&mut self) -> Result<(), ReadLog> {
         let looked = self.look_up_access().await;
-        self.too_many_rooms = matches!(looked, Err(ReadLog::LimitRooms { .. })).then(Instant::now);
+        if matches!(looked, Err(ReadLog::LimitRooms { .. })) {
+            self.ends = Some(Close::TooManyRooms);
+        }
         looked
     }
 
@@ -240,7 +244,7 @@ impl Session {
     pub(super) fn end_after_gap(&mut self, contents: &[Content]) {
         let told = contents.iter().any(|content| matches!(content, Content::Gap));
         if told && self.encoding == Encoding::CloudEvents {
-            self.gap_told = Some(Instant::now());
+            self.ends = Some(Close::Gap);
         }
     }
 

@@ -39,10 +39,8 @@ pub struct Session {
     pub(super) subscriptions_made: u64,
     /// Counts changes of the subscriptions and of what they may see.
     pub(super) subscriptions_changed: u64,
-    /// When the client came into more rooms than a connection follows.
-    pub(super) too_many_rooms: Option<Instant>,
-    /// When a client was told of a gap that is its end.
-    pub(super) gap_told: Option<Instant>,
+    /// Why the session goes no further, if it has come to that.
+    pub(super) ends: Option<Close>,
     /// The revocations that were looked at.
     revocations_seen: u64,
     /// Its place among the connections of the same person.
@@ -120,8 +118,7 @@ impl Session {
             subscriptions: Vec::new(),
             subscriptions_made: 0,
             subscriptions_changed: 0,
-            too_many_rooms: None,
-            gap_told: None,
+            ends: None,
             revocations_seen: 0,
             own: None,
             commands: Bucket::default(),
@@ -131,17 +128,15 @@ impl Session {
 
     /// Until when the session may go on as it is.
     pub fn deadline(&self) -> Instant {
-        self.gap_told.or(self.too_many_rooms).unwrap_or(self.deadline)
+        if self.ends.is_some() { Instant::now() } else { self.deadline }
     }
 
     /// Why the session is over, if it is.
     pub(super) fn is_over(&mut self, now: Instant) -> Option<Close> {
-        if now < self.deadline() {
-            return None;
+        if self.ends.is_some() || now < self.deadline {
+            return self.ends;
         }
         match &self.identity {
-            _ if self.gap_told.is_some() => Some(Close::Gap),
-            _ if self.too_many_rooms.is_some() => Some(Close::TooManyRooms),
             None => Some(Close::AuthenticationLate),
             Some(identity) => match left_of(&identity.claims, SystemTime::now()) {
                 Duration::ZERO => Some(Close::Unauthenticated),
