@@ -10,6 +10,7 @@ pub mod choice;
 pub mod any;
 pub mod cloud_event;
 pub mod deployment;
+pub(crate) mod own;
 pub mod pattern;
 
 pub mod education;

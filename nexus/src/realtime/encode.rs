@@ -17,6 +17,7 @@ use super::socket_io::client;
 use super::subscription::Subscription;
 use super::wire::{text_head, text_message};
 use crate::events::AnyEvent;
+use crate::events::own;
 use crate::log::Entry;
 use crate::position::Position;
 
@@ -92,7 +93,9 @@ impl Encoding {
     pub(super) fn gap(self, subscription: &str, from: Position, to: Position, into: &mut Vec<u8>) {
         match self {
             Self::WebSocket => text_message(&gap(subscription, from, to), into),
-            Self::CloudEvents => text_message(&gap_event(from, to), into),
+            Self::CloudEvents => {
+                text_message(&own::gap(&format!("gap_{from}_{to}"), from, to).to_string(), into);
+            }
             Self::EventStream => {
                 server_sent(Some("gap"), to, json!({ "from": from, "to": to }).to_string().as_bytes(), into);
             }
@@ -101,28 +104,12 @@ impl Encoding {
     }
 }
 
-/// A gap where only events have a form: one of the type `nexus.gap`, as webhooks are told it. Its position is where a
-/// client goes on.
-fn gap_event(from: Position, to: Position) -> String {
-    let mut event = own_event("nexus.gap", &format!("gap_{from}_{to}"), "log", &json!({ "from": from, "to": to }));
-    event["position"] = json!(to);
-    event.to_string()
-}
-
 /// What answers an event that is refused where only events have a form: one of the type `nexus.refused`, which names the
 /// refused one by the id and source that it had. `id` makes it unique.
 pub(super) fn refused_event(id: Uuid, refused: &Value, refusal: Value) -> String {
     let mut data = refusal;
     (data["id"], data["source"]) = (json!(refused["id"].as_str()), json!(refused["source"].as_str()));
-    own_event("nexus.refused", &format!("refused_{}", id.simple()), "event", &data).to_string()
-}
-
-/// An event of a type that nobody can publish.
-fn own_event(event_type: &str, id: &str, subject: &str, data: &Value) -> Value {
-    json!({
-        "specversion": "1.0", "id": id, "source": "/nexus", "type": event_type, "subject": subject,
-        "datacontenttype": "application/json", "data": data,
-    })
+    own::own("nexus.refused", &format!("refused_{}", id.simple()), "event", &data).to_string()
 }
 
 /// Appends a server-sent event; `data` is JSON on one line.

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::consumers::{Consumer, Content, Delivery};
-use crate::events::Registry;
+use crate::events::{Registry, own};
 use crate::position::Position;
 
 /// One message.
@@ -33,28 +33,24 @@ impl Message {
 
     fn gap(from: Position, to: Position, now: Timestamp) -> Self {
         let id = format!("gap_{}_{}_{}", to.epoch, from.seq, to.seq);
-        let mut event = own_event("nexus.gap", &id, "log", now, &json!({"from": from, "to": to}));
-        event["position"] = json!(to);
+        let mut event = own::gap(&id, from, to);
+        event["time"] = json!(now);
         Self { body: Bytes::from(event.to_string()), id }
     }
 
     /// A message that only tests whether the receiver answers: an event of the type `nexus.test`.
     pub fn test(webhook: Uuid, now: Timestamp) -> Self {
         let id = format!("test_{}", Uuid::new_v4().simple());
-        let event = own_event("nexus.test", &id, &format!("webhook/{webhook}"), now, &json!({}));
+        let mut event = own::own("nexus.test", &id, &format!("webhook/{webhook}"), &json!({}));
+        event["time"] = json!(now);
         Self { body: Bytes::from(event.to_string()), id }
     }
 }
 
-fn own_event(event_type: &str, id: &str, subject: &str, now: Timestamp, data: &Value) -> Value {
-    json!({
-        "specversion": "1.0", "id": id, "source": "/nexus", "type": event_type, "subject": subject, "time": now,
-        "datacontenttype": "application/json", "data": data,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
