@@ -143,7 +143,7 @@ impl Parts {
         let postgres = store::postgres::pool(&config.database).map_err(StartNexus::PreparePostgres)?;
         let connect = store::postgres::connect_options(&config.database).map_err(StartNexus::PreparePostgres)?;
         let redis_client = store::redis::client(&config.redis_url).map_err(StartNexus::PrepareRedis)?;
-        let redis = store::redis::connection(&redis_client).map_err(StartNexus::PrepareRedis)?;
+        let redis = store::redis::Connection::new(&redis_client).map_err(StartNexus::PrepareRedis)?;
         let mongo = store::mongo::database(&config.mongo_url).await.map_err(StartNexus::PrepareMongo)?;
         let verifier = Verifier::new(&config.auth).map_err(StartNexus::PrepareVerifier)?;
         let types = registry.definitions().iter().map(|definition| &*definition.event_type);
@@ -214,6 +214,7 @@ impl Parts {
         }
         tasks.spawn(groups.run(stopping()));
         tasks.spawn(sequencer.run(stopping()));
+        tasks.spawn(state.redis.clone().watch(stopping()));
         tasks.spawn(state.wake.clone().send_to_other_pods(state.redis.clone(), stopping()));
         tasks.spawn(state.wake.clone().receive_from_redis(redis_client, stopping()));
         tasks.spawn(state.wake.clone().receive_from_postgres(state.postgres.clone(), stopping()));

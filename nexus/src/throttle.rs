@@ -7,7 +7,6 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::Script;
-use redis::aio::ConnectionManager;
 use tokio::time::Instant;
 
 mod bucket;
@@ -15,6 +14,7 @@ mod bucket;
 pub use bucket::{Bucket, Rate};
 
 use crate::store::circuit::Circuit;
+use crate::store::redis::Connection;
 
 /// How long tokens that a pod has taken are good: what a caller leaves is lost to it.
 const PURSE_AGE_MAX: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ pub struct Throttle {
 
 #[derive(Debug)]
 struct Shared {
-    redis: ConnectionManager,
+    redis: Connection,
     prefix: Box<str>,
     circuit: Circuit,
     purses: Mutex<Purses>,
@@ -128,7 +128,7 @@ struct Purse {
 
 impl Throttle {
     /// With all buckets full.
-    pub fn new(redis: ConnectionManager, prefix: &str) -> Self {
+    pub fn new(redis: Connection, prefix: &str) -> Self {
         let (circuit, purses) = (Circuit::default(), Mutex::default());
         Self { shared: Arc::new(Shared { redis, prefix: format!("{prefix}throttle:").into(), circuit, purses }) }
     }

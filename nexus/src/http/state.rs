@@ -4,7 +4,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use mongodb::Database;
-use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +14,7 @@ use crate::events::Registry;
 use crate::log::{Publisher, Tail, Wake};
 use crate::metrics::Metrics;
 use crate::realtime::{Hub, Presence, Sessions};
+use crate::store::redis::Connection;
 use crate::sync::Cache;
 use crate::sync::documents::Profiles;
 use crate::throttle::Throttle;
@@ -50,7 +50,7 @@ pub struct Shared {
     /// The records and the log.
     pub postgres: PgPool,
     /// The shared cache.
-    pub redis: ConnectionManager,
+    pub redis: Connection,
     /// Documents that follow the log.
     pub mongo: Database,
     /// This pod's view of the end of the log.

@@ -9,20 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::Chain;
 use crate::metrics::{Metrics, WakeUp};
+use crate::store::redis::Connection;
 
 /// Pause before a lost subscription is tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
 /// A subscription that was silent for so long is asked whether its server is still there.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Wake-ups of one pod; cheap to clone.
 #[derive(Clone, Debug)]
@@ -110,12 +111,12 @@ impl Wake {
 
     /// Waits for work in the outbox, at most for `period`.
     pub(super) async fn outbox(&self, period: Duration) {
-        let _ = tokio::time::timeout(period, self.signals.outbox.notified()).await;
+        let _ = timeout(period, self.signals.outbox.notified()).await;
     }
 
     /// Waits for a stamped batch, at most for `period`; whether there was a wake-up.
     pub(super) async fn log(&self, period: Duration) -> bool {
-        tokio::time::timeout(period, self.signals.log.notified()).await.is_ok()
+        timeout(period, self.signals.log.notified()).await.is_ok()
     }
 
     fn outbox_channel(&self) -> String {
@@ -127,7 +128,7 @@ impl Wake {
     }
 
     /// Carries wake-ups to the other pods through Redis, one publish for all that came meanwhile.
-    pub(crate) async fn send_to_other_pods(self, mut redis: ConnectionManager, shutdown: CancellationToken) {
+    pub(crate) async fn send_to_other_pods(self, mut redis: Connection, shutdown: CancellationToken) {
         let (outbox, log) = (self.outbox_channel(), self.log_channel());
         loop {
             let channel = tokio::select! {
@@ -159,18 +160,23 @@ impl Wake {
 
     async fn follow_redis(&self, client: &redis::Client) -> redis::RedisResult<()> {
         let (outbox, log) = (self.outbox_channel(), self.log_channel());
-        let mut subscription = client.get_async_pubsub().await?;
-        subscription.subscribe(&[&outbox, &log]).await?;
-        let mut messages = subscription.on_message();
-        while let Some(message) = messages.next().await {
-            if message.get_channel_name() == outbox {
-                self.signals.outbox.notify_one();
-            } else {
-                self.log_grew_elsewhere("redis");
-                self.set_missed(false);
+        let subscribe = async {
+            let mut subscription = client.get_async_pubsub().await?;
+            subscription.subscribe(&[&outbox, &log]).await?;
+            Ok(subscription)
+        };
+        let (mut sink, mut messages) = answered(subscribe).await?.split();
+        loop {
+            match timeout(SILENCE_MAX, messages.next()).await {
+                Ok(Some(message)) if message.get_channel_name() == outbox => self.signals.outbox.notify_one(),
+                Ok(Some(_)) => {
+                    self.log_grew_elsewhere("redis");
+                    self.set_missed(false);
+                }
+                Ok(None) => return Ok(()),
+                Err(_) => answered(sink.ping()).await?,
             }
         }
-        Ok(())
     }
 
     /// Receives the notification that the sequencer sends with each stamped batch, while Redis does not bring them.
@@ -201,7 +207,7 @@ impl Wake {
         // What was stamped before this subscription stood is read now.
         self.read_log();
         loop {
-            match tokio::time::timeout(SILENCE_MAX, listener.try_recv()).await {
+            match timeout(SILENCE_MAX, listener.try_recv()).await {
                 Ok(Ok(Some(_))) => self.log_grew_elsewhere("postgres"),
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(error),
@@ -212,10 +218,16 @@ impl Wake {
 }
 
 async fn still_there(listener: &mut PgListener) -> Result<(), sqlx::Error> {
-    let asked = tokio::time::timeout(RETRY_PERIOD, sqlx::query("SELECT 1").execute(listener)).await;
+    let asked = timeout(RETRY_PERIOD, sqlx::query("SELECT 1").execute(listener)).await;
     asked.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map(|_| ())
 }
 
+/// What Redis answers, unless it takes too long.
+async fn answered<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> redis::RedisResult<T> {
+    let late = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+    timeout(RETRY_PERIOD, answer).await.unwrap_or_else(late)
+}
+
 async fn pause(shutdown: &CancellationToken) {
-    let _ = tokio::time::timeout(RETRY_PERIOD, shutdown.cancelled()).await;
+    let _ = timeout(RETRY_PERIOD, shutdown.cancelled()).await;
 }

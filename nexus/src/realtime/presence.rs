@@ -6,7 +6,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -15,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::chain::Chain;
+use crate::store::redis::Connection;
 
 mod scripts;
 
@@ -61,7 +61,7 @@ pub struct Presence {
 
 #[derive(Debug)]
 struct Shared {
-    redis: ConnectionManager,
+    redis: Connection,
     prefix: Box<str>,
     /// The name of this pod among the others, made up at start.
     pod: Box<str>,
@@ -88,7 +88,7 @@ pub struct Entered {
 
 impl Presence {
     /// Of a pod that nobody is connected to.
-    pub fn new(redis: ConnectionManager, prefix: &str) -> Self {
+    pub fn new(redis: Connection, prefix: &str) -> Self {
         let pod = Uuid::new_v4().simple().to_string().into_boxed_str();
         let (here, changed, telling) = (Mutex::default(), Notify::new(), tokio::sync::Mutex::default());
         let shared = Shared { redis, prefix: format!("{prefix}presence:").into(), pod, here, changed, telling };

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use moka::Expiry;
 use rand::RngExt;
-use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -23,6 +22,7 @@ use super::value::{Held, Loaded, Tier};
 use super::view::{Verdict, View};
 use crate::log::Tail;
 use crate::position::Position;
+use crate::store::redis::Connection;
 
 /// Memory that the pod's own tier may take.
 const LOCAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -108,7 +108,7 @@ impl Expiry<String, Held> for KeptFor {
 
 impl Cache {
     /// Empty caches. They serve nothing before [`Cache::follow`] runs.
-    pub fn new(redis: ConnectionManager, redis_prefix: &str, metrics: SyncMetrics) -> Self {
+    pub fn new(redis: Connection, redis_prefix: &str, metrics: SyncMetrics) -> Self {
         let local = moka::future::Cache::builder()
             .max_capacity(LOCAL_BYTES_MAX)
             .weigher(|key: &String, held: &Held| held.weight(key))

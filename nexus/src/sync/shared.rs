@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use redis::aio::ConnectionManager;
 use redis::{RedisResult, Script};
 
 use super::value::Held;
 use crate::position::Position;
 use crate::store::circuit::Circuit;
+use crate::store::redis::Connection;
 
 /// How long Redis may take. Postgres answers a read by key in a few milliseconds, so
 /// waiting longer for a cache is worse than not asking it.
@@ -49,7 +49,7 @@ return 1";
 
 /// The shared tier. Every failure is a miss: the database has the value.
 pub(super) struct Shared {
-    redis: ConnectionManager,
+    redis: Connection,
     prefix: String,
     circuit: Circuit,
     fill: Script,
@@ -57,7 +57,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(redis: ConnectionManager, prefix: &str) -> Self {
+    pub(super) fn new(redis: Connection, prefix: &str) -> Self {
         Self {
             redis,
             prefix: format!("{prefix}cache:"),

@@ -98,6 +98,38 @@ async fn without_redis_and_mongo_nexus_is_degraded_and_publishes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_redis_that_leads_nowhere_is_replaced() {
+    let world = World::new().await;
+    let (redis, url) = Proxy::before(world.config.redis_url.expose()).await;
+    let instance = world.nexus_with(|config| config.redis_url = url.as_str().into()).await;
+    let reachable = async || instance.client.get("/health").await.body["redis"]["reachable"] == true;
+    for _ in 0..2 {
+        until("Redis to answer", async || reachable().await.then_some(())).await;
+        redis.freeze_connections();
+        until("Redis to be missed", async || (!reachable().await).then_some(())).await;
+    }
+    until("Redis to answer", async || reachable().await.then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_refuses_the_password_is_used_as_soon_as_it_takes_it() {
+    let world = World::new().await;
+    let (url, user) = (world.config.redis_url.expose(), world.config.database.schema.as_str());
+    let (_, address) = url.rsplit_once('@').expect("the services' Redis has a password");
+    let with_password = format!("redis://{user}:secret@{address}");
+    let instance = world.nexus_with(|config| config.redis_url = with_password.as_str().into()).await;
+    let reachable = async || instance.client.get("/health").await.body["redis"]["reachable"] == true;
+    until("Redis to refuse", async || (!reachable().await).then_some(())).await;
+    let client = redis::Client::open(url).expect("an address");
+    let mut redis = client.get_multiplexed_async_connection().await.expect("Redis answers");
+    let mut made = redis::cmd("ACL");
+    made.arg(&["SETUSER", user, "on", ">secret", "~*", "&*", "+@all"]);
+    made.exec_async(&mut redis).await.expect("made");
+    until("Redis to answer", async || reachable().await.then_some(())).await;
+    redis::cmd("ACL").arg(&["DELUSER", user]).exec_async(&mut redis).await.expect("removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_draining_instance_is_not_ready_and_ends() {
     let world = World::new().await;
     let Instance { nexus, client } = world.nexus().await;

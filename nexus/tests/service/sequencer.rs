@@ -159,6 +159,20 @@ async fn a_pod_whose_redis_is_away_is_told_by_postgres_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_to_redis_that_leads_nowhere_is_replaced() {
+    let world = World::new().await;
+    let leader = world.nexus().await;
+    until("the first to lead", async || leader.nexus.state().wake.is_leading().then_some(())).await;
+    let (proxy, redis_url) = Proxy::before(world.config.redis_url.expose()).await;
+    let other = world.nexus_with(|config| config.redis_url = redis_url.as_str().into()).await;
+    until_told(&other, "redis", &leader).await;
+    proxy.freeze_connections();
+    until_told(&other, "postgres", &leader).await;
+    until_told(&other, "redis", &leader).await;
+    until_listeners(&world, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_the_leaders_redis_is_away_the_others_are_told_by_postgres() {
     let world = World::new().await;
     let (proxy, redis_url) = Proxy::before(world.config.redis_url.expose()).await;

@@ -133,19 +133,18 @@ impl Fault {
         match self {
             Self::KillPod(pod) | Self::DrainPod(pod) => world.pods[pod].start(&world.clock, rng),
             Self::StopPod(pod) => world.pods[pod].signal("CONT").await,
-            Self::CutPostgres(pod, _) => {
-                // What was frozen is closed as well, as a network does that comes back.
-                world.pods[pod].postgres.cut();
+            Self::CutPostgres(pod, Cut::Closed) => {
                 world.pods[pod].postgres.mend();
                 Ok(())
             }
-            Self::CutRedis(pod, _) => {
-                world.pods[pod].redis.cut();
+            Self::CutRedis(pod, Cut::Closed) => {
                 world.pods[pod].redis.mend();
                 Ok(())
             }
             Self::KillRedis => world.redis.restart().await,
             Self::FailOver => world.postgres.add_standby(&world.ground).await,
+            // A connection that carries nothing never does again.
+            Self::CutPostgres(_, Cut::Frozen) | Self::CutRedis(_, Cut::Frozen) => Ok(()),
             Self::FlushRedis | Self::CrashPostgres => Ok(()),
         }
     }

@@ -18,6 +18,8 @@ struct State {
     open: bool,
     /// Connections of an earlier age carry nothing any more.
     age: u32,
+    /// How often all connections were closed: who looks late sees that, though new ones are let through again.
+    cuts: u32,
 }
 
 impl Proxy {
@@ -28,14 +30,17 @@ impl Proxy {
         let target = authority.rsplit('@').next().unwrap_or_default().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");
-        let state = Arc::new(watch::Sender::new(State { target: target.clone(), open: true, age: 0 }));
+        let state = Arc::new(watch::Sender::new(State { target: target.clone(), open: true, age: 0, cuts: 0 }));
         tokio::spawn(accept(listener, Arc::clone(&state)));
         (Self { state }, url.replace(&target, &address.to_string()))
     }
 
     /// Closes every connection and lets no new one through.
     pub(crate) fn cut(&self) {
-        self.state.send_modify(|state| state.open = false);
+        self.state.send_modify(|state| {
+            state.open = false;
+            state.cuts += 1;
+        });
     }
 
     /// Lets connections through again.
@@ -57,7 +62,7 @@ impl Proxy {
 async fn accept(listener: TcpListener, state: Arc<watch::Sender<State>>) {
     while let Ok((mut client, _)) = listener.accept().await {
         let mut changes = state.subscribe();
-        let State { target, open, age } = changes.borrow_and_update().clone();
+        let State { target, open, age, cuts } = changes.borrow_and_update().clone();
         if !open {
             continue;
         }
@@ -65,10 +70,10 @@ async fn accept(listener: TcpListener, state: Arc<watch::Sender<State>>) {
             let Ok(mut server) = TcpStream::connect(target).await else { return };
             tokio::select! {
                 _ = copy_bidirectional(&mut client, &mut server) => return,
-                _ = changes.wait_for(|state| !state.open || state.age != age) => {}
+                _ = changes.wait_for(|state| state.cuts != cuts || state.age != age) => {}
             }
             // Frozen: both sockets stay as they are until the proxy is cut.
-            let _ = changes.wait_for(|state| !state.open).await;
+            let _ = changes.wait_for(|state| state.cuts != cuts).await;
         });
     }
 }
