@@ -112,14 +112,32 @@ async fn dropped_collections_are_rebuilt_though_the_log_has_forgotten() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_mongodb_profiles_come_from_the_records_and_catch_up_later() {
-    let world = World::new().await;
+/// A Nexus whose network to MongoDB can be taken away.
+async fn before_mongodb(world: &World) -> (Proxy, Instance) {
     let (proxy, mongo_url) = Proxy::before(world.config.mongo_url.expose()).await;
     // The driver of a replica set goes to the addresses that its members name, past the proxy.
     let (mongo_url, _) = mongo_url.split_once("replicaSet=").expect("the services' mongod is a replica set");
     let mongo_url = format!("{mongo_url}directConnection=true");
-    let one = world.nexus_with(|config| config.mongo_url = Secret::from(mongo_url.as_str())).await;
+    let instance = world.nexus_with(|config| config.mongo_url = Secret::from(mongo_url.as_str())).await;
+    (proxy, instance)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_mongodb_that_leads_nowhere_is_given_up() {
+    let world = World::new().await;
+    let (proxy, one) = before_mongodb(&world).await;
+    let database = database(&world).await;
+    let id = register(&one, "ada").await;
+    document(&database, &id, 1).await;
+    proxy.freeze_connections();
+    assert_eq!(one.client.post(&format!("/v1/users/{id}/logins"), &Value::Null).await.status, 200);
+    document(&database, &id, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_mongodb_profiles_come_from_the_records_and_catch_up_later() {
+    let world = World::new().await;
+    let (proxy, one) = before_mongodb(&world).await;
     let database = database(&world).await;
     let id = register(&one, "ada").await;
     document(&database, &id, 1).await;
