@@ -35,7 +35,7 @@ pub fn client(url: &Secret) -> Result<redis::Client, PrepareRedis> {
 /// The connection that all requests share; it connects when it is first used. Cheap to clone.
 ///
 /// The manager inside connects anew when a connection ends. It keeps one whose server vanished without a word, and an
-/// answer to its greeting such as that the password is wrong: [`Self::watch`] replaces the manager then.
+/// answer to its greeting such as that the password is wrong: `watch` replaces the manager then.
 #[derive(Clone, Debug)]
 pub struct Connection {
     client: redis::Client,

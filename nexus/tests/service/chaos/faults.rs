@@ -144,8 +144,10 @@ impl Fault {
             Self::KillRedis => world.redis.restart().await,
             Self::FailOver => world.postgres.add_standby(&world.ground).await,
             // A connection that carries nothing never does again.
-            Self::CutPostgres(_, Cut::Frozen) | Self::CutRedis(_, Cut::Frozen) => Ok(()),
-            Self::FlushRedis | Self::CrashPostgres => Ok(()),
+            Self::CutPostgres(_, Cut::Frozen)
+            | Self::CutRedis(_, Cut::Frozen)
+            | Self::FlushRedis
+            | Self::CrashPostgres => Ok(()),
         }
     }
 }
