@@ -7,6 +7,7 @@ pub mod publisher;
 mod queue;
 pub(crate) mod sql;
 
+mod ahead;
 mod epoch;
 pub mod partitions;
 pub mod retention;

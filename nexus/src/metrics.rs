@@ -58,6 +58,8 @@ pub struct Metrics {
     pub stamped_events: Counter,
     /// Batches that this pod's sequencer committed.
     pub stamped_batches: Counter,
+    /// Those that were written while the one before was being committed.
+    pub ahead_batches: Counter,
     /// Events that the log could not take and this pod's sequencer set aside.
     pub refused_events: Counter,
     /// Events that wait for their place, as Postgres last said.
@@ -104,6 +106,7 @@ impl Metrics {
             duplicate_events: Counter::default(),
             stamped_events: Counter::default(),
             stamped_batches: Counter::default(),
+            ahead_batches: Counter::default(),
             refused_events: Counter::default(),
             outbox_events: Gauge::default(),
             outbox_oldest_milliseconds: Gauge::default(),
@@ -140,6 +143,8 @@ impl Metrics {
         registry.register("duplicate_events", "Published events that were there before", self.duplicate_events.clone());
         registry.register("stamped_events", "Events stamped by this pod's sequencer", self.stamped_events.clone());
         registry.register("stamped_batches", "Batches stamped by this pod's sequencer", self.stamped_batches.clone());
+        let ahead = "Batches that this pod's sequencer wrote while the one before was being committed";
+        registry.register("ahead_batches", ahead, self.ahead_batches.clone());
         registry.register(
             "refused_events",
             "Events set aside in outbox_refused because the log cannot take them",

@@ -135,6 +135,11 @@ impl Groups {
         self.queue.take()
     }
 
+    /// The same, once so many events wait.
+    pub(super) fn take_large(&self, events_min: usize) -> Group {
+        self.queue.take_large(events_min)
+    }
+
     /// Waits until something may wait to be taken.
     pub(super) async fn grew(&self) {
         self.queue.grew().await;

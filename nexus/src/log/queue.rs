@@ -7,6 +7,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::event::NewEvent;
 use super::publisher::{Publish, Published};
+use crate::position::Position;
 
 /// Requests that may wait for a commit; more are told to come back.
 const REQUESTS_MAX: usize = 4_096;
@@ -28,6 +29,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     requests: VecDeque<Request>,
+    events: usize,
     bytes: usize,
     closed: bool,
 }
@@ -56,6 +58,7 @@ impl Queue {
             return Err(Publish::FillQueue);
         }
         let request = Request { events, reply };
+        waiting.events += request.events.len();
         waiting.bytes += request.bytes();
         waiting.requests.push_back(request);
         drop(waiting);
@@ -65,11 +68,20 @@ impl Queue {
 
     /// What waits, in its order, as far as it fits into one statement; an empty group when nothing waits.
     pub(super) fn take(&self) -> Group {
+        self.take_large(0)
+    }
+
+    /// The same, but an empty group as long as fewer events wait than this.
+    pub(super) fn take_large(&self, events_min: usize) -> Group {
         let mut group = Group::default();
         let mut bytes = 0;
         let mut waiting = self.waiting();
+        if waiting.events < events_min {
+            return group;
+        }
         while group.events.len() < GROUP_EVENTS_MAX && bytes < GROUP_BYTES_MAX {
             let Some(request) = waiting.requests.pop_front() else { break };
+            waiting.events -= request.events.len();
             waiting.bytes -= request.bytes();
             if request.reply.is_closed() {
                 continue;
@@ -110,6 +122,7 @@ impl Waiting {
     /// Drops requests whose callers have left, or were told that it took too long. They may repeat them.
     fn forget_the_gone(&mut self) {
         self.requests.retain(|request| !request.reply.is_closed());
+        self.events = self.requests.iter().map(|request| request.events.len()).sum();
         self.bytes = self.requests.iter().map(Request::bytes).sum();
     }
 }
@@ -135,6 +148,11 @@ impl Group {
 
     pub(super) fn is_empty(&self) -> bool {
         self.replies.is_empty()
+    }
+
+    /// Where the log ends with these events after `head`.
+    pub(super) fn end(&self, head: Position) -> Position {
+        Position { seq: head.seq + i64::try_from(self.events.len()).unwrap_or(i64::MAX), ..head }
     }
 
     /// Each request as a group of its own.
@@ -165,7 +183,6 @@ mod tests {
 
     use super::*;
     use crate::events::system::{Health, HealthCheck};
-    use crate::position::Position;
 
     fn events(count: usize) -> Vec<NewEvent> {
         let payload = HealthCheck { component: "a".into(), status: Health::Healthy, latency_milliseconds: None };
@@ -217,6 +234,17 @@ mod tests {
         let waiting = [1, 2, 3].map(|_| queue.push(vec![large.clone()]).expect("room"));
         assert_eq!((queue.take().events().len(), queue.take().events().len()), (2, 1));
         drop(waiting);
+    }
+
+    #[test]
+    fn a_large_group_is_taken_once_so_many_events_wait() {
+        let queue = Queue::default();
+        let waiting = [2, 3].map(|count| queue.push(events(count)).expect("room"));
+        assert!(queue.take_large(6).is_empty());
+        let last = queue.push(events(1)).expect("room");
+        assert_eq!(queue.take_large(6).events().len(), 6);
+        assert!(queue.take_large(1).is_empty(), "what was taken does not count");
+        drop((waiting, last));
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! The sequencer: gives every event of a committed transaction its dense place in the log.
 //! One leads at a time; it holds an advisory lock on the very connection that it stamps with.
 
-use std::mem;
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
+use std::{iter, mem};
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::Second;
 use super::epoch;
 use super::partitions::{self, ManagePartitions, Partition};
 use super::publisher::Groups;
@@ -18,6 +20,7 @@ use super::tail::Tail;
 use super::wake::Wake;
 use crate::chain::Chain;
 use crate::metrics::Metrics;
+use crate::position::Position;
 use crate::traces::Traces;
 
 /// Longest time between two looks at the outbox: the cost of a wake-up that was lost with Redis.
@@ -31,6 +34,8 @@ const GHOST_SESSION_TIMEOUT: &str = "5s";
 /// How long a batch waits for a lock, such as the key of an event that another transaction is about to publish. Longer
 /// than retention ever holds one, shorter than a writer's patience: everything that is published waits behind it.
 const LOCK_TIMEOUT: &str = "1s";
+/// A transaction that its leader has left open ends before the lead can be another one's, who needs its places.
+const OPEN_TRANSACTION_TIMEOUT: &str = "2s";
 
 /// Why the lead was lost or not taken.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +109,7 @@ impl Sequencer {
     }
 
     async fn lead_on_connection(&self) -> Result<std::convert::Infallible, LeadLog> {
-        let settings = [("idle_session_timeout", GHOST_SESSION_TIMEOUT), ("lock_timeout", LOCK_TIMEOUT)];
-        let options = self.connect.clone().options(settings);
+        let options = self.options().options([("idle_session_timeout", GHOST_SESSION_TIMEOUT)]);
         let mut connection =
             step(async { PgConnection::connect_with(&options).await.map_err(LeadLog::ConnectDatabase) }).await?;
         while !step(take_lock(&mut connection)).await? {
@@ -115,29 +119,40 @@ impl Sequencer {
         let known = self.tail.position();
         let raise = async { epoch::raise_if_shorter(&mut connection, known).await.map_err(LeadLog::RaiseEpoch) };
         step(raise).await?;
-        let mut leader = Leader { room: step(self.make_room(&mut connection)).await?, stamper: Stamper::default() };
+        let room = step(self.make_room(&mut connection)).await?;
+        let mut leader = Leader { room, head: None, stamper: Stamper::default(), second: Second::default() };
         self.wake.set_leading(true);
         tracing::info!("this pod's sequencer leads");
-        let (mut group, mut before) = (Group::default(), Batch::default());
+        let (mut left, mut group, mut before) = (VecDeque::new(), Group::default(), Batch::default());
         loop {
-            let head = before.head;
+            if group.is_empty() {
+                group = left.pop_front().unwrap_or_default();
+            }
             if group.is_empty() {
                 group = self.groups.take();
+                if self.goes_ahead(&leader, &group) {
+                    (connection, left) = self
+                        .stamp_ahead(connection, &mut leader, mem::take(&mut group), mem::take(&mut before))
+                        .await?;
+                    continue;
+                }
             }
             if group.is_empty() {
                 self.tell(mem::take(&mut before)).await;
             }
             // What waits is sent first. While Postgres works at it, this pod tells of the batch before.
-            let next = self.stamp(&mut connection, &mut leader, head, &mut group);
+            let next = self.stamp(&mut connection, &mut leader, &mut group);
             let (batch, ()) = tokio::join!(biased; next, self.tell(before));
             before = match batch {
                 Ok(batch) => batch,
                 Err(error) => {
-                    self.groups.answer_unknown(group).await;
+                    for group in iter::once(group).chain(left) {
+                        self.groups.answer_unknown(group).await;
+                    }
                     return Err(error);
                 }
             };
-            if before.head.is_none() && !leader.stamper.is_looking() {
+            if before.head.is_none() && left.is_empty() && !leader.stamper.is_looking() {
                 self.tell(mem::take(&mut before)).await;
                 self.wait_for_work().await;
             }
@@ -152,27 +167,29 @@ impl Sequencer {
         }
     }
 
+    /// How its connections are opened.
+    pub(super) fn options(&self) -> PgConnectOptions {
+        let settings =
+            [("lock_timeout", LOCK_TIMEOUT), ("idle_in_transaction_session_timeout", OPEN_TRANSACTION_TIMEOUT)];
+        self.connect.clone().options(settings)
+    }
+
     async fn make_room(&self, connection: &mut PgConnection) -> Result<Partition, LeadLog> {
         partitions::make_ahead(connection, self.partition_entries).await.map_err(LeadLog::MakePartitions)
     }
 
-    /// Makes room after `head` where it is short, then stamps a batch of the outbox, and the group if that is all of it.
+    /// Makes room after the head where it is short, then stamps a batch of the outbox, and the group if that is all of it.
     /// Takes the group when it is in the batch, or handed on to be committed apart.
-    async fn stamp(
-        &self,
-        connection: &mut PgConnection,
-        by: &mut Leader,
-        head: Option<i64>,
-        group: &mut Group,
-    ) -> Result<Batch, LeadLog> {
-        if head.is_some_and(|head| by.room.is_short(head, self.partition_entries)) {
+    async fn stamp(&self, connection: &mut PgConnection, by: &mut Leader, group: &mut Group) -> Result<Batch, LeadLog> {
+        if by.head.is_some_and(|head| by.room.is_short(head.seq, self.partition_entries)) {
             by.room = step(self.make_room(connection)).await?;
         }
         let begun = SystemTime::now();
         let batch = by.stamper.stamp(connection, self.wake.channel(), group.events());
         match step(async { batch.await.map_err(LeadLog::StampEvents) }).await {
             Ok(committed) => {
-                let head = committed.head(group.events());
+                let head = committed.head(group);
+                by.head = head.or(by.head);
                 let group = if committed.answers(group.events()) { mem::take(group) } else { Group::default() };
                 Ok(Batch { head, committed: Some((committed, begun)), group })
             }
@@ -214,7 +231,7 @@ impl Sequencer {
     }
 
     /// Tells this pod, the others and the publishers what became of a batch.
-    async fn tell(&self, batch: Batch) {
+    pub(super) async fn tell(&self, batch: Batch) {
         let Some((committed, begun)) = batch.committed else { return };
         let stamped = committed.read(self.tail.registry(), batch.group.events());
         if !stamped.entries.is_empty() {
@@ -229,25 +246,28 @@ impl Sequencer {
 }
 
 /// What a leader keeps from one batch to the next.
-struct Leader {
+pub(super) struct Leader {
     /// The newest partition of the log.
-    room: Partition,
-    stamper: Stamper,
+    pub(super) room: Partition,
+    /// Where the log ended last; nothing when that is not known.
+    pub(super) head: Option<Position>,
+    pub(super) stamper: Stamper,
+    pub(super) second: Second,
 }
 
 /// A batch that was committed, and of which nobody has been told yet.
 #[derive(Default)]
-struct Batch {
-    /// How far the log went with it; nothing when it did not grow.
-    head: Option<i64>,
+pub(super) struct Batch {
+    /// Where the log ends with it; nothing when it did not grow.
+    pub(super) head: Option<Position>,
     /// What Postgres answered, and when it was asked; nothing when it refused.
-    committed: Option<(Committed, SystemTime)>,
+    pub(super) committed: Option<(Committed, SystemTime)>,
     /// The group in it, whose publishers wait.
-    group: Group,
+    pub(super) group: Group,
 }
 
 /// Bounds a step, so that a dead connection cannot hold the lead for ever.
-async fn step<T>(work: impl Future<Output = Result<T, LeadLog>>) -> Result<T, LeadLog> {
+pub(super) async fn step<T>(work: impl Future<Output = Result<T, LeadLog>>) -> Result<T, LeadLog> {
     tokio::time::timeout(STEP_DEADLINE, work).await.unwrap_or(Err(LeadLog::MissDeadline))
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::event::{Attributes, Entry, NewEvent, texts, unqueued};
+use super::queue::Group;
 use crate::events::{Audience, Registry};
 use crate::position::Position;
 use crate::traces::Delivery;
@@ -133,6 +134,19 @@ WITH place AS MATERIALIZED (
 )
 SELECT place.epoch, place.seq, now() FROM place, moved";
 
+// The same, but for the head. The caller has seen to it that nobody is let in.
+const WRITE: &str = "
+WITH keyed AS (
+    INSERT INTO event_key (key, outbox_id)
+    SELECT key, -($1 + number) FROM unnest($2::uuid[]) WITH ORDINALITY AS given (key, number) ORDER BY key
+), stamped AS (
+    INSERT INTO log (seq, outbox_id, key, type, subject, event, audience)
+    SELECT $1 + number, -($1 + number), key, type, subject, event::json, string_to_array(audience, E'\\x1f')
+    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[]) WITH ORDINALITY
+        AS given (key, type, subject, event, audience, number)
+)
+SELECT now()";
+
 /// Epoch, place, number in the outbox, number among the given, time of the batch; then type, subject, audience and text,
 /// which are empty for a given event.
 pub(super) type Row = (i32, Option<i64>, Option<i64>, Option<i64>, Option<Timestamp>, String, String, String, String);
@@ -174,8 +188,7 @@ impl Stamper {
         // While an event is looked for, the given ones wait: they would hide which one it is.
         let given = if self.is_looking() { &[] } else { given };
         let columns = Columns::of(given);
-        let all_may_be_new = self.duplicates_until.is_none_or(|until| until <= Instant::now());
-        if !given.is_empty() && all_may_be_new {
+        if !given.is_empty() && self.expects_new() {
             match columns.stamp_new(connection, channel).await {
                 Ok(Some((head, recorded_at))) => return Ok(Committed::New { head, recorded_at }),
                 Ok(None) => {}
@@ -192,6 +205,11 @@ impl Stamper {
         let rows = columns.stamp(connection, channel, self.outbox_max).await?;
         self.outbox_max = (self.outbox_max * 2).min(OUTBOX_EVENTS_MAX);
         Ok(Committed::Each(rows))
+    }
+
+    /// Whether the next batch is tried as one whose events are all new.
+    pub(super) fn expects_new(&self) -> bool {
+        !self.is_looking() && self.duplicates_until.is_none_or(|until| until <= Instant::now())
     }
 
     /// Whether an event is looked for that the log cannot take.
@@ -223,11 +241,11 @@ SELECT id, key, type, subject, event, audience, queued_at, $2 FROM refused
 RETURNING id, type";
 
 impl Committed {
-    /// How far the log goes now; nothing when it did not grow.
-    pub(super) fn head(&self, given: &[NewEvent]) -> Option<i64> {
+    /// Where the log ends now; nothing when it did not grow.
+    pub(super) fn head(&self, group: &Group) -> Option<Position> {
         match self {
-            Self::New { head, .. } => Some(head.seq + i64::try_from(given.len()).unwrap_or(i64::MAX)),
-            Self::Each(rows) => rows.iter().filter_map(|row| row.1).max(),
+            Self::New { head, .. } => Some(group.end(*head)),
+            Self::Each(rows) => rows.iter().filter_map(|row| Some(Position { epoch: row.0, seq: row.1? })).max(),
         }
     }
 
@@ -249,7 +267,7 @@ impl Committed {
 }
 
 /// The given events, as the statements take them.
-struct Columns<'a> {
+pub(super) struct Columns<'a> {
     keys: Vec<Uuid>,
     types: Vec<&'a str>,
     subjects: Vec<&'a str>,
@@ -258,7 +276,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(given: &'a [NewEvent]) -> Self {
+    pub(super) fn of(given: &'a [NewEvent]) -> Self {
         Self {
             keys: given.iter().map(|event| event.key).collect(),
             types: given.iter().map(|event| event.event_type.as_str()).collect(),
@@ -277,6 +295,13 @@ impl<'a> Columns<'a> {
         let statement = sqlx::query_as(STAMP).bind(outbox_max).bind(channel);
         let statement = statement.bind(&self.keys).bind(&self.types).bind(&self.subjects).bind(&self.encoded);
         statement.bind(&self.audiences).bind(OUTBOX_BYTES_MAX).fetch_all(connection).await
+    }
+
+    /// Writes them after `head`, which is left where it is; the time of the batch.
+    pub(super) async fn write(&self, connection: &mut PgConnection, head: Position) -> Result<Timestamp, sqlx::Error> {
+        let statement = sqlx::query_scalar(WRITE).bind(head.seq).bind(&self.keys).bind(&self.types);
+        let statement = statement.bind(&self.subjects).bind(&self.encoded).bind(&self.audiences);
+        statement.fetch_one(connection).await
     }
 
     /// The head before them, and the time of the batch; nothing when the outbox comes first.

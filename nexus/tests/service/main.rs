@@ -6,6 +6,7 @@
 mod support;
 
 mod access;
+mod ahead;
 mod audience;
 mod caches;
 mod chaos;

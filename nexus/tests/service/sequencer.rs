@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Client, Instance, Proxy, World, event, metric, until};
 
 /// Backend of the connection that holds the sequencer's lock.
-async fn leader_backend(world: &World) -> i32 {
+pub(crate) async fn leader_backend(world: &World) -> i32 {
     const FIND: &str = "
         WITH key AS (SELECT hashtextextended(current_schema || '.sequencer', 0) AS value)
         SELECT pid FROM pg_locks, key WHERE locktype = 'advisory' AND granted AND objsubid = 1
@@ -17,7 +17,7 @@ async fn leader_backend(world: &World) -> i32 {
         .await
 }
 
-async fn terminate(world: &World, backend: i32) {
+pub(crate) async fn terminate(world: &World, backend: i32) {
     let done: bool = sqlx::query_scalar("SELECT pg_terminate_backend($1)")
         .bind(backend)
         .fetch_one(&world.postgres)
@@ -401,7 +401,7 @@ async fn a_batch_of_the_outbox_is_bounded_by_its_bytes_too() {
 }
 
 /// The key under which the log knows an event again.
-fn key_of(source: &str, id: &str) -> uuid::Uuid {
+pub(crate) fn key_of(source: &str, id: &str) -> uuid::Uuid {
     let event = nexus::events::CloudEvent {
         id: id.to_owned(),
         source: source.to_owned(),

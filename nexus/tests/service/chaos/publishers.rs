@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rand::RngExt as _;
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::{sleep, timeout};
@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const RETRY: Duration = Duration::from_millis(100);
 /// Most events of one request.
 const BATCH_MAX: usize = 10;
+/// How often a publisher sends two large batches at once, of which the second may be stamped ahead.
+const LARGE: f64 = 0.01;
+/// Events of each of them.
+const LARGE_BATCH: usize = 64;
 /// Longest pause between two requests of a publisher, in milliseconds.
 const PAUSE_MS: u64 = 300;
 /// How often an event opens a wallet, which lets its owner see what becomes of it.
@@ -47,11 +51,22 @@ pub(super) async fn publish(field: Arc<Field>, number: usize, mut rng: StdRng) -
     let mut acknowledged = Vec::new();
     let mut next = 0;
     while field.is_open() {
-        let count = rng.random_range(1..=BATCH_MAX);
+        let is_large = rng.random_bool(LARGE);
+        let count = if is_large { 2 * LARGE_BATCH } else { rng.random_range(1..=BATCH_MAX) };
         let ids = (next..next + count).map(|id| id.to_string());
-        let events: Vec<Value> = ids.map(|id| event(&source, &id, &mut wallets, &mut rng)).collect();
+        let opens = if is_large { 0.0 } else { OPENS };
+        let events: Vec<Value> = ids.map(|id| event(&source, &id, opens, &mut wallets, &mut rng)).collect();
         next += count;
-        put(&field, &json!(events), &mut rng).await?;
+        if is_large {
+            let (one, two) = events.split_at(LARGE_BATCH);
+            // At the same pod, which may be the one that stamps.
+            let seed = rng.random();
+            let [mut pods, mut same_pods] = [seed, seed].map(StdRng::seed_from_u64);
+            let [one, two] = [json!(one), json!(two)];
+            tokio::try_join!(put(&field, &one, &mut pods), put(&field, &two, &mut same_pods))?;
+        } else {
+            put(&field, &json!(events), &mut rng).await?;
+        }
         acknowledged.extend(events.iter().map(|event| (source.clone(), text(event, "id"))));
         sleep(Duration::from_millis(rng.random_range(0..PAUSE_MS))).await;
     }
@@ -83,11 +98,11 @@ pub(super) async fn publish_by_sql(field: Arc<Field>, mut rng: StdRng) -> Result
     while field.is_open() {
         if rng.random_bool(0.2) {
             // A wallet that it opens never is.
-            let event = event(source, &format!("{ROLLED_BACK}-{next}"), &mut wallets.clone(), &mut rng);
+            let event = event(source, &format!("{ROLLED_BACK}-{next}"), OPENS, &mut wallets.clone(), &mut rng);
             // Whether it comes so far does not matter.
             let _ = timeout(PATIENCE, insert(&field, &event, false)).await;
         }
-        let event = event(source, &next.to_string(), &mut wallets, &mut rng);
+        let event = event(source, &next.to_string(), OPENS, &mut wallets, &mut rng);
         next += 1;
         // It may be in the database although its commit was not answered: of the same id it is there once.
         while !matches!(timeout(PATIENCE, insert(&field, &event, true)).await, Ok(Ok(()))) {
@@ -134,9 +149,9 @@ fn first_wallets() -> Vec<String> {
 
 /// A random event of this id. About a wallet there is nothing before the event that opens it, so that whoever was let in
 /// must be given all of it, and nobody anything else.
-fn event(source: &str, id: &str, wallets: &mut Vec<String>, rng: &mut StdRng) -> Value {
+fn event(source: &str, id: &str, opens: f64, wallets: &mut Vec<String>, rng: &mut StdRng) -> Value {
     let person = [ANN, BOB, CAT][rng.random_range(0..3)];
-    if wallets.len() < WALLETS_MAX && rng.random_bool(OPENS) {
+    if wallets.len() < WALLETS_MAX && rng.random_bool(opens) {
         let wallet = format!("{}-{id}", source.trim_start_matches("/chaos/"));
         let data = json!({"wallet_id": wallet, "user_id": person, "currency": "AZR"});
         let subject = format!("wallet/{wallet}");
