@@ -35,7 +35,7 @@ const GHOST_SESSION_TIMEOUT: &str = "5s";
 /// than retention ever holds one, shorter than a writer's patience: everything that is published waits behind it.
 const LOCK_TIMEOUT: &str = "1s";
 /// A transaction that its leader has left open ends before the lead can be another one's, who needs its places.
-const OPEN_TRANSACTION_TIMEOUT: &str = "2s";
+const OPEN_TRANSACTION_TIMEOUT: &str = "4s";
 
 /// Why the lead was lost or not taken.
 #[derive(Debug, thiserror::Error)]

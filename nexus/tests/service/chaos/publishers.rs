@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Most events of one request.
 const BATCH_MAX: usize = 10;
 /// How often a publisher sends two large batches at once, of which the second may be stamped ahead.
-const LARGE: f64 = 0.01;
+const LARGE: f64 = 0.003;
 /// Events of each of them.
 const LARGE_BATCH: usize = 64;
 /// Longest pause between two requests of a publisher, in milliseconds.
@@ -55,10 +55,14 @@ pub(super) async fn publish(field: Arc<Field>, number: usize, mut rng: StdRng) -
         let count = if is_large { 2 * LARGE_BATCH } else { rng.random_range(1..=BATCH_MAX) };
         let ids = (next..next + count).map(|id| id.to_string());
         let opens = if is_large { 0.0 } else { OPENS };
-        let events: Vec<Value> = ids.map(|id| event(&source, &id, opens, &mut wallets, &mut rng)).collect();
+        let mut events: Vec<Value> = ids.map(|id| event(&source, &id, opens, &mut wallets, &mut rng)).collect();
         next += count;
         if is_large {
-            let (one, two) = events.split_at(LARGE_BATCH);
+            let (one, two) = events.split_at_mut(LARGE_BATCH);
+            // Neither waits for the other, so they are of two sources: those of one are in their order.
+            for event in &mut *two {
+                event["source"] = json!(format!("{source}/beside"));
+            }
             // At the same pod, which may be the one that stamps.
             let seed = rng.random();
             let [mut pods, mut same_pods] = [seed, seed].map(StdRng::seed_from_u64);
@@ -67,7 +71,7 @@ pub(super) async fn publish(field: Arc<Field>, number: usize, mut rng: StdRng) -
         } else {
             put(&field, &json!(events), &mut rng).await?;
         }
-        acknowledged.extend(events.iter().map(|event| (source.clone(), text(event, "id"))));
+        acknowledged.extend(events.iter().map(|event| (text(event, "source"), text(event, "id"))));
         sleep(Duration::from_millis(rng.random_range(0..PAUSE_MS))).await;
     }
     Ok(acknowledged)
