@@ -3,16 +3,19 @@
 
 mod places;
 
-use std::pin::pin;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::counter::Counter;
 use socket2::SockRef;
 use tokio::io::{AsyncWriteExt, copy, sink};
@@ -21,9 +24,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::util::MapRequest;
+use tower::Service as _;
 
-use self::places::Places;
+use self::places::{Places, UnderWay};
 use super::AppState;
 use super::admission::Peer;
 use crate::chain::Chain;
@@ -71,18 +74,19 @@ pub async fn serve(listener: TcpListener, state: AppState, closing: Cancellation
                 continue;
             }
         };
-        let Some((place, given_up)) = places.enter() else {
+        let Some(place) = places.enter() else {
             refusals.refuse(stream, &connections);
             continue;
         };
         prepare(&stream, send);
         // Held until the end, or until it is a WebSocket, which has a place of its own.
-        let with_peer = move |mut request: Request<Incoming>| {
-            place.keep();
+        let (its_place, router) = (Arc::clone(&place), router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let under_way = its_place.request();
             request.extensions_mut().insert(Peer(peer));
-            request
-        };
-        let service = TowerToHyperService::new(MapRequest::new(router.clone(), with_peer));
+            let answer = router.clone().call(request);
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answered { body, _until_read: under_way })) }
+        });
         let connection = protocol.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let (closing, unheard) = (closing.clone(), unheard.clone());
         connections.spawn(async move {
@@ -90,7 +94,7 @@ pub async fn serve(listener: TcpListener, state: AppState, closing: Cancellation
             let ended = tokio::select! {
                 // What comes now is too late: a newcomer has the place.
                 biased;
-                Ok(()) = given_up => {
+                () = place.given_up() => {
                     unheard.inc();
                     return;
                 }
@@ -108,6 +112,32 @@ pub async fn serve(listener: TcpListener, state: AppState, closing: Cancellation
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// The body of an answer, whose request is under way until all of it is written.
+struct Answered {
+    body: Body,
+    _until_read: UnderWay,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// How many connections may be open that are no WebSockets, or not yet. All clients that this pod may hold may come
