@@ -9,15 +9,16 @@ use std::mem;
 use std::time::{Duration, SystemTime};
 
 use jiff_sqlx::Timestamp;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::queue::Group;
 use super::sequencer::{Batch, LeadLog, Leader, Sequencer, step};
-use super::stamp::{Columns, Committed};
+use super::stamp::{Columns, Committed, UNIQUE_VIOLATION};
 use crate::chain::Chain;
 use crate::position::Position;
 
@@ -25,11 +26,17 @@ use crate::position::Position;
 const EVENTS_MIN: usize = 64;
 /// How long none is written ahead after one came to nothing: what was in its way may stay there.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a group waits for the one before it. Nobody's transaction is open for longer than its server has patience.
+const TURN_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a roll-back may take before the connection is given up, which rolls back as well.
+const ROLLBACK_DEADLINE: Duration = Duration::from_millis(500);
 
 /// The connection beside the leader's own, and when it may be used.
 #[derive(Default)]
 pub(super) struct Second {
     connection: Option<PgConnection>,
+    /// One that is being opened: nothing waits for that.
+    opening: Option<AbortOnDropHandle<Result<PgConnection, LeadLog>>>,
     not_before: Option<Instant>,
 }
 
@@ -42,6 +49,8 @@ struct Hand {
 
 struct UnderWay {
     written: AbortOnDropHandle<Written>,
+    /// Whether it was sent while another was under way.
+    is_ahead: bool,
     keys: HashSet<Uuid>,
     /// Says that it was committed; ends without a word when it was not. Belongs to the group after it.
     committed: Option<oneshot::Receiver<()>>,
@@ -63,25 +72,35 @@ struct Written {
     after: Position,
     begun: SystemTime,
     hand: Hand,
-    /// The time of its transaction; nothing when that was rolled back.
-    recorded_at: Result<Option<Timestamp>, Failure>,
+    outcome: Outcome,
 }
 
-/// The connection is of no use any more.
-struct Failure {
-    error: LeadLog,
-    /// Whether the transaction may have been committed all the same.
-    is_unknown: bool,
+enum Outcome {
+    /// Its transaction has this time.
+    Committed(Timestamp),
+    /// It can be stamped otherwise.
+    RolledBack,
+    /// One of its events was there before.
+    Repeats,
+    /// The database took it not, for what an event holds or for a key that another transaction holds.
+    Refused,
+    /// The connection is of no use any more.
+    Failed {
+        error: LeadLog,
+        /// Whether the transaction may have been committed all the same.
+        is_unknown: bool,
+    },
 }
 
 impl Sequencer {
     /// Whether this group is to be written ahead.
-    pub(super) fn goes_ahead(&self, leader: &Leader, group: &Group) -> bool {
+    pub(super) async fn goes_ahead(&self, leader: &mut Leader, group: &Group) -> bool {
         group.events().len() >= EVENTS_MIN
             && leader.head.is_some()
             && leader.stamper.expects_new()
             && leader.second.not_before.is_none_or(|then| then <= Instant::now())
             && !self.lets_in(group)
+            && self.has_second(&mut leader.second).await
     }
 
     /// Two transactions that let the same person into the same room would wait for one another.
@@ -99,14 +118,15 @@ impl Sequencer {
         first: Group,
         before: Batch,
     ) -> Result<(PgConnection, VecDeque<Group>), LeadLog> {
-        let mut free = Vec::from_iter(self.second(leader).await.map(|connection| Hand { connection, leads: false }));
-        free.push(Hand { connection: own, leads: true });
+        let second = leader.second.connection.take().map(|connection| Hand { connection, leads: false });
+        let mut free: Vec<Hand> = second.into_iter().chain([Hand { connection: own, leads: true }]).collect();
         let (mut line, mut left) = (VecDeque::<UnderWay>::new(), VecDeque::new());
         let (mut next, mut untold) = (first, before);
         let (mut goes_on, mut failed, mut lost) = (true, false, None);
         let mut head = leader.head.take();
         loop {
-            while goes_on && !free.is_empty() {
+            // What has come to an end is looked at first: nothing follows what came to nothing.
+            while goes_on && !free.is_empty() && !line.iter().any(|one| one.written.is_finished()) {
                 if next.is_empty() {
                     next = self.groups.take_large(EVENTS_MIN);
                 }
@@ -118,39 +138,49 @@ impl Sequencer {
                 let Some(hand) = free.pop_if(|_| goes_on) else { break };
                 head = Some(next.end(after));
                 let turn = line.back_mut().and_then(|last| last.committed.take());
-                if turn.is_some() {
-                    self.metrics.ahead_batches.inc();
-                }
-                let (committed, told) = oneshot::channel();
+                let (is_ahead, (committed, told)) = (turn.is_some(), oneshot::channel());
                 let channel = self.wake.channel().to_owned();
                 let order = Order { group: mem::take(&mut next), after, channel, turn, committed };
                 let written = AbortOnDropHandle::new(tokio::spawn(write(hand, order)));
-                line.push_back(UnderWay { written, keys, committed: Some(told) });
+                line.push_back(UnderWay { written, is_ahead, keys, committed: Some(told) });
             }
             // Postgres works at them meanwhile.
             self.tell(mem::take(&mut untold)).await;
             let Some(oldest) = line.front_mut() else { break };
-            let Written { group, after, begun, hand, recorded_at } = tokio::select! {
+            let Written { group, after, begun, hand, outcome } = tokio::select! {
                 written = &mut oldest.written => written.expect("it does not panic"),
                 () = self.groups.grew(), if goes_on && !free.is_empty() => continue,
             };
-            line.pop_front();
-            match recorded_at {
-                Ok(Some(recorded_at)) => {
+            let is_ahead = line.pop_front().is_some_and(|oldest| oldest.is_ahead);
+            match outcome {
+                Outcome::Committed(recorded_at) => {
+                    self.metrics.ahead_batches.inc_by(is_ahead.into());
                     let committed = Committed::New { head: after, recorded_at };
                     untold = Batch { head: committed.head(&group), committed: Some((committed, begun)), group };
                     free.push(hand);
                     continue;
                 }
-                Ok(None) => free.push(hand),
-                Err(Failure { error, is_unknown }) => {
+                Outcome::Refused => {
+                    free.push(hand);
+                    self.groups.commit_apart(group);
+                }
+                Outcome::RolledBack => {
+                    free.push(hand);
+                    left.push_back(group);
+                }
+                Outcome::Repeats => {
+                    free.push(hand);
+                    left.push_back(group);
+                    leader.stamper.expect_duplicates();
+                }
+                Outcome::Failed { error, is_unknown } => {
                     tracing::debug!(error = %Chain(&error), "a group could not be written ahead");
+                    left.push_back(group);
                     if hand.leads || is_unknown {
                         lost.get_or_insert(error);
                     }
                 }
             }
-            left.push_back(group);
             (goes_on, failed) = (false, true);
         }
         if !next.is_empty() {
@@ -173,29 +203,36 @@ impl Sequencer {
         Ok((own.connection, left))
     }
 
-    /// The second connection, if there can be one.
-    async fn second(&self, leader: &mut Leader) -> Option<PgConnection> {
-        if let Some(connection) = leader.second.connection.take() {
-            return Some(connection);
-        }
-        match asked(PgConnection::connect_with(&self.options())).await {
-            Ok(connection) => Some(connection),
-            Err(error) => {
-                tracing::debug!(error = %Chain(&error), "the sequencer has no second connection");
-                None
+    /// Whether there is a second connection. Where there is none, one is opened for the groups to come.
+    async fn has_second(&self, second: &mut Second) -> bool {
+        if second.connection.is_none() {
+            let options = self.options();
+            let opening = second.opening.get_or_insert_with(|| {
+                AbortOnDropHandle::new(tokio::spawn(async move { asked(PgConnection::connect_with(&options)).await }))
+            });
+            if opening.is_finished() {
+                match opening.await.expect("it does not panic") {
+                    Ok(connection) => second.connection = Some(connection),
+                    Err(error) => {
+                        tracing::debug!(error = %Chain(&error), "the sequencer has no second connection");
+                        second.not_before = Some(Instant::now() + PAUSE);
+                    }
+                }
+                second.opening = None;
             }
         }
+        second.connection.is_some()
     }
 }
 
 async fn write(mut hand: Hand, order: Order) -> Written {
     let begun = SystemTime::now();
     let Order { group, after, channel, turn, committed } = order;
-    let recorded_at = commit(&mut hand.connection, &group, after, &channel, turn).await;
-    if let Ok(Some(_)) = recorded_at {
+    let outcome = commit(&mut hand.connection, &group, after, &channel, turn).await;
+    if let Outcome::Committed(_) = outcome {
         let _ = committed.send(());
     }
-    Written { group, after, begun, hand, recorded_at }
+    Written { group, after, begun, hand, outcome }
 }
 
 async fn commit(
@@ -204,27 +241,50 @@ async fn commit(
     after: Position,
     channel: &str,
     turn: Option<oneshot::Receiver<()>>,
-) -> Result<Option<Timestamp>, Failure> {
-    let known = |error| Failure { error, is_unknown: false };
-    let mut transaction = asked(connection.begin()).await.map_err(known)?;
-    let recorded_at = match asked(Columns::of(group.events()).write(&mut transaction, after)).await {
-        Ok(recorded_at) => Some(recorded_at),
-        Err(LeadLog::StampEvents(sqlx::Error::Database(refusal))) => {
-            tracing::debug!(error = %Chain(&*refusal), "a group that was written ahead was refused");
-            None
-        }
-        Err(error) => return Err(known(error)),
+) -> Outcome {
+    let failed = |error| Outcome::Failed { error, is_unknown: false };
+    // As of each statement: the head moves while this one is open.
+    let mut transaction = match asked(connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")).await {
+        Ok(transaction) => transaction,
+        Err(error) => return failed(error),
+    };
+    let written = match asked(Columns::of(group.events()).write(&mut transaction, after)).await {
+        Ok(recorded_at) => Ok(recorded_at),
+        Err(error) => match refusal(&error) {
+            Some(refusal) if refusal.code() == UNIQUE_VIOLATION => Err(Outcome::Repeats),
+            Some(_) => Err(Outcome::Refused),
+            None => return failed(error),
+        },
     };
     let is_its_turn = match turn {
-        Some(turn) if recorded_at.is_some() => turn.await.is_ok(),
-        _ => recorded_at.is_some(),
+        Some(turn) if written.is_ok() => matches!(timeout(TURN_DEADLINE, turn).await, Ok(Ok(()))),
+        _ => written.is_ok(),
     };
-    if is_its_turn && asked(move_head(&mut transaction, after, group.end(after), channel)).await.map_err(known)? {
-        asked(transaction.commit()).await.map_err(|error| Failure { error, is_unknown: true })?;
-        return Ok(recorded_at);
+    let moved = if is_its_turn {
+        asked(move_head(&mut transaction, after, group.end(after), channel)).await
+    } else {
+        Ok(false)
+    };
+    match moved {
+        Ok(true) => match asked(transaction.commit()).await {
+            Ok(()) => written.map_or_else(|other| other, Outcome::Committed),
+            Err(error) if refusal(&error).is_some() => Outcome::RolledBack,
+            Err(error) => Outcome::Failed { error, is_unknown: true },
+        },
+        Err(error) if refusal(&error).is_none() => failed(error),
+        Ok(false) | Err(_) => match timeout(ROLLBACK_DEADLINE, transaction.rollback()).await {
+            Ok(Ok(())) => written.err().unwrap_or(Outcome::RolledBack),
+            Ok(Err(error)) => failed(LeadLog::StampEvents(error)),
+            Err(_) => failed(LeadLog::MissDeadline),
+        },
     }
-    asked(transaction.rollback()).await.map_err(known)?;
-    Ok(None)
+}
+
+/// What Postgres answered, if it lives and has rolled back what it was asked for.
+fn refusal(error: &LeadLog) -> Option<&PgDatabaseError> {
+    let LeadLog::StampEvents(sqlx::Error::Database(refusal)) = error else { return None };
+    let refusal = refusal.try_downcast_ref::<PgDatabaseError>()?;
+    matches!(refusal.severity(), PgSeverity::Error).then_some(refusal)
 }
 
 /// Whether the head was at `from` and nothing waits in the outbox: it is moved then.

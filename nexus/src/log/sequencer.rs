@@ -34,8 +34,8 @@ const GHOST_SESSION_TIMEOUT: &str = "5s";
 /// How long a batch waits for a lock, such as the key of an event that another transaction is about to publish. Longer
 /// than retention ever holds one, shorter than a writer's patience: everything that is published waits behind it.
 const LOCK_TIMEOUT: &str = "1s";
-/// A transaction that its leader has left open ends before the lead can be another one's, who needs its places.
-const OPEN_TRANSACTION_TIMEOUT: &str = "4s";
+/// The server ends a transaction that its leader has left open before the lead is another one's, who needs its places.
+const OPEN_TRANSACTION_TIMEOUT: &str = "2s";
 
 /// Why the lead was lost or not taken.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +130,7 @@ impl Sequencer {
             }
             if group.is_empty() {
                 group = self.groups.take();
-                if self.goes_ahead(&leader, &group) {
+                if self.goes_ahead(&mut leader, &group).await {
                     (connection, left) = self
                         .stamp_ahead(connection, &mut leader, mem::take(&mut group), mem::take(&mut before))
                         .await?;

@@ -26,7 +26,7 @@ const OUTBOX_BYTES_MAX: i64 = 4 * 1024 * 1024;
 const DUPLICATES_PERIOD: Duration = Duration::from_secs(10);
 
 /// What Postgres calls a second row of a key.
-const UNIQUE_VIOLATION: &str = "23505";
+pub(super) const UNIQUE_VIOLATION: &str = "23505";
 
 /// What became of an event that was given to `stamp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +193,7 @@ impl Stamper {
                 Ok(Some((head, recorded_at))) => return Ok(Committed::New { head, recorded_at }),
                 Ok(None) => {}
                 Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some(UNIQUE_VIOLATION) => {
-                    self.duplicates_until = Some(Instant::now() + DUPLICATES_PERIOD);
+                    self.expect_duplicates();
                 }
                 Err(error) => return Err(error),
             }
@@ -205,6 +205,11 @@ impl Stamper {
         let rows = columns.stamp(connection, channel, self.outbox_max).await?;
         self.outbox_max = (self.outbox_max * 2).min(OUTBOX_EVENTS_MAX);
         Ok(Committed::Each(rows))
+    }
+
+    /// One of the given events was there before.
+    pub(super) fn expect_duplicates(&mut self) {
+        self.duplicates_until = Some(Instant::now() + DUPLICATES_PERIOD);
     }
 
     /// Whether the next batch is tried as one whose events are all new.

@@ -69,6 +69,8 @@ impl Connection {
                 && let Ok(new) = manager(&self.client)
             {
                 *self.manager.lock().unwrap_or_else(PoisonError::into_inner) = new;
+                // It connects while somebody waits for it.
+                let _ = redis::cmd("PING").exec_async(&mut self.manager()).await;
             }
         }
     }
