@@ -138,6 +138,25 @@ async fn who_could_not_be_kept_is_not_taken_for_the_one_it_was_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_redis_that_ends_alarms_nobody() {
+    let world = World::new().await;
+    let (redis, redis_url) = Proxy::before(world.config.redis_url.expose()).await;
+    let one = world.nexus_with(|config| config.redis_url = redis_url.as_str().into()).await;
+    let mut client = Client::open(one.nexus.address()).await;
+    client.connect(json!({"token": token("events:read")})).await;
+    for round in 0..5 {
+        let name = format!("round-{round}");
+        redis.cut();
+        redis.mend();
+        let subscribe = json!({"types": ["**"], "subjects": [format!("system/{name}")], "after": "1.0"});
+        client.send(&format!("42{}", json!(["subscribe", subscribe]))).await;
+        one.client.publish(&event(&name, &name)).await;
+        let told = client.event().await;
+        assert_eq!(told[1]["id"], name, "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_comes_back_without_a_right_to_its_room_is_not_taken_for_the_one_it_was() {
     let world = World::new().await;
     let instance = world.nexus().await;

@@ -209,8 +209,12 @@ impl Client {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // After its end the token opens nothing any more.
         let seconds = identity.claims.exp.saturating_sub(now).clamp(1, KEPT_SECONDS_MAX);
-        let mut redis = session.state.redis.clone();
-        let kept = redis.set_ex(key(session, pid), text, seconds).await;
+        let (mut redis, key) = (session.state.redis.clone(), key(session, pid));
+        let mut kept = redis.set_ex(&key, &text, seconds).await;
+        if kept.is_err() {
+            // One answer that comes late, or a connection that has just ended, is no reason to alarm the client.
+            kept = redis.set_ex(&key, &text, seconds).await;
+        }
         self.unkept = kept.is_err();
         if let Err(error) = kept {
             tracing::debug!(error = %Chain(&error), "a client of Socket.IO could not be kept");
