@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::queue::Group;
-use super::sequencer::{Batch, LeadLog, Leader, Sequencer, step};
+use super::sequencer::{Batch, LeadLog, Leader, Sequencer, connect, step};
 use super::stamp::{Columns, Committed, UNIQUE_VIOLATION};
 use crate::chain::Chain;
 use crate::position::Position;
@@ -45,6 +45,23 @@ struct Hand {
     connection: PgConnection,
     /// Whether it is the leader's own, which holds the lock.
     leads: bool,
+}
+
+/// Groups that are stamped two at a time, from the first to the last.
+struct Run {
+    free: Vec<Hand>,
+    /// In the order of their places.
+    line: VecDeque<UnderWay>,
+    /// What is sent next; empty when nothing was taken yet.
+    next: Group,
+    /// Where the log ends with all that was sent; nothing when one of them came to nothing.
+    head: Option<Position>,
+    /// Whether another group may be sent.
+    goes_on: bool,
+    /// Groups that are still to be stamped.
+    left: VecDeque<Group>,
+    /// Why the lead is lost.
+    lost: Option<LeadLog>,
 }
 
 struct UnderWay {
@@ -119,97 +136,106 @@ impl Sequencer {
         before: Batch,
     ) -> Result<(PgConnection, VecDeque<Group>), LeadLog> {
         let second = leader.second.connection.take().map(|connection| Hand { connection, leads: false });
-        let mut free: Vec<Hand> = second.into_iter().chain([Hand { connection: own, leads: true }]).collect();
-        let (mut line, mut left) = (VecDeque::<UnderWay>::new(), VecDeque::new());
-        let (mut next, mut untold) = (first, before);
-        let (mut goes_on, mut failed, mut lost) = (true, false, None);
-        let mut head = leader.head.take();
+        let free = second.into_iter().chain([Hand { connection: own, leads: true }]).collect();
+        let (line, left, head) = (VecDeque::new(), VecDeque::new(), leader.head.take());
+        let mut run = Run { free, line, next: first, head, goes_on: true, left, lost: None };
+        let mut untold = before;
         loop {
-            // What has come to an end is looked at first: nothing follows what came to nothing.
-            while goes_on && !free.is_empty() && !line.iter().any(|one| one.written.is_finished()) {
-                if next.is_empty() {
-                    next = self.groups.take_large(EVENTS_MIN);
-                }
-                let Some(after) = head.filter(|_| !next.is_empty()) else { break };
-                let keys: HashSet<Uuid> = next.events().iter().map(|event| event.key).collect();
-                goes_on = !leader.room.is_short(after.seq, self.partition_entries)
-                    && !self.lets_in(&next)
-                    && line.iter().all(|other| other.keys.is_disjoint(&keys));
-                let Some(hand) = free.pop_if(|_| goes_on) else { break };
-                head = Some(next.end(after));
-                let turn = line.back_mut().and_then(|last| last.committed.take());
-                let (is_ahead, (committed, told)) = (turn.is_some(), oneshot::channel());
-                let channel = self.wake.channel().to_owned();
-                let order = Order { group: mem::take(&mut next), after, channel, turn, committed };
-                let written = AbortOnDropHandle::new(tokio::spawn(write(hand, order)));
-                line.push_back(UnderWay { written, is_ahead, keys, committed: Some(told) });
-            }
+            self.send(leader, &mut run);
             // Postgres works at them meanwhile.
             self.tell(mem::take(&mut untold)).await;
-            let Some(oldest) = line.front_mut() else { break };
-            let Written { group, after, begun, hand, outcome } = tokio::select! {
-                written = &mut oldest.written => written.expect("it does not panic"),
-                () = self.groups.grew(), if goes_on && !free.is_empty() => continue,
-            };
-            let is_ahead = line.pop_front().is_some_and(|oldest| oldest.is_ahead);
-            match outcome {
-                Outcome::Committed(recorded_at) => {
-                    self.metrics.ahead_batches.inc_by(is_ahead.into());
-                    let committed = Committed::New { head: after, recorded_at };
-                    untold = Batch { head: committed.head(&group), committed: Some((committed, begun)), group };
-                    free.push(hand);
-                    continue;
+            let Some(oldest) = run.line.front_mut() else { break };
+            tokio::select! {
+                written = &mut oldest.written => {
+                    untold = self.settle(leader, &mut run, written.expect("it does not panic"));
                 }
-                Outcome::Refused => {
-                    free.push(hand);
-                    self.groups.commit_apart(group);
-                }
-                Outcome::RolledBack => {
-                    free.push(hand);
-                    left.push_back(group);
-                }
-                Outcome::Repeats => {
-                    free.push(hand);
-                    left.push_back(group);
-                    leader.stamper.expect_duplicates();
-                }
-                Outcome::Failed { error, is_unknown } => {
-                    tracing::debug!(error = %Chain(&error), "a group could not be written ahead");
-                    left.push_back(group);
-                    if hand.leads || is_unknown {
-                        lost.get_or_insert(error);
-                    }
-                }
+                () = self.groups.grew(), if run.goes_on && !run.free.is_empty() => {}
             }
-            (goes_on, failed) = (false, true);
         }
-        if !next.is_empty() {
-            left.push_back(next);
+        if !run.next.is_empty() {
+            run.left.push_back(run.next);
         }
-        if let Some(lost) = lost {
-            for group in left {
+        if let Some(lost) = run.lost {
+            for group in run.left {
                 self.groups.answer_unknown(group).await;
             }
             return Err(lost);
         }
-        if failed {
-            leader.second.not_before = Some(Instant::now() + PAUSE);
-        } else {
-            leader.head = head;
-        }
-        let (own, second): (Vec<_>, Vec<_>) = free.into_iter().partition(|hand| hand.leads);
+        leader.head = run.head;
+        let (own, second): (Vec<_>, Vec<_>) = run.free.into_iter().partition(|hand| hand.leads);
         leader.second.connection = second.into_iter().next().map(|hand| hand.connection);
         let own = own.into_iter().next().expect("without it the lead is lost");
-        Ok((own.connection, left))
+        Ok((own.connection, run.left))
+    }
+
+    /// Gives a large group to each connection that is free, unless something is in its way.
+    fn send(&self, leader: &Leader, run: &mut Run) {
+        // What has come to an end is looked at first: nothing follows what came to nothing.
+        while run.goes_on && !run.free.is_empty() && !run.line.iter().any(|one| one.written.is_finished()) {
+            if run.next.is_empty() {
+                run.next = self.groups.take_large(EVENTS_MIN);
+            }
+            let Some(after) = run.head.filter(|_| !run.next.is_empty()) else { break };
+            let keys: HashSet<Uuid> = run.next.events().iter().map(|event| event.key).collect();
+            run.goes_on = !leader.room.is_short(after.seq, self.partition_entries)
+                && !self.lets_in(&run.next)
+                && run.line.iter().all(|other| other.keys.is_disjoint(&keys));
+            let Some(hand) = run.free.pop_if(|_| run.goes_on) else { break };
+            run.head = Some(run.next.end(after));
+            let turn = run.line.back_mut().and_then(|last| last.committed.take());
+            let (is_ahead, (committed, told)) = (turn.is_some(), oneshot::channel());
+            let channel = self.wake.channel().to_owned();
+            let order = Order { group: mem::take(&mut run.next), after, channel, turn, committed };
+            let written = AbortOnDropHandle::new(tokio::spawn(write(hand, order)));
+            run.line.push_back(UnderWay { written, is_ahead, keys, committed: Some(told) });
+        }
+    }
+
+    /// What is to be told of the oldest group under way, now that it has come to an end. If that is nothing, no further
+    /// one is sent.
+    fn settle(&self, leader: &mut Leader, run: &mut Run, written: Written) -> Batch {
+        let is_ahead = run.line.pop_front().is_some_and(|oldest| oldest.is_ahead);
+        let Written { group, after, begun, hand, outcome } = written;
+        match outcome {
+            Outcome::Committed(recorded_at) => {
+                self.metrics.ahead_batches.inc_by(is_ahead.into());
+                run.free.push(hand);
+                let committed = Committed::New { head: after, recorded_at };
+                return Batch { head: committed.head(&group), committed: Some((committed, begun)), group };
+            }
+            Outcome::Refused => {
+                run.free.push(hand);
+                self.groups.commit_apart(group);
+            }
+            Outcome::Repeats => {
+                run.free.push(hand);
+                run.left.push_back(group);
+                leader.stamper.expect_duplicates();
+            }
+            Outcome::RolledBack => {
+                run.free.push(hand);
+                run.left.push_back(group);
+            }
+            Outcome::Failed { error, is_unknown } => {
+                tracing::debug!(error = %Chain(&error), "a group could not be written ahead");
+                run.left.push_back(group);
+                if hand.leads || is_unknown {
+                    run.lost.get_or_insert(error);
+                }
+            }
+        }
+        (run.goes_on, run.head) = (false, None);
+        leader.second.not_before = Some(Instant::now() + PAUSE);
+        Batch::default()
     }
 
     /// Whether there is a second connection. Where there is none, one is opened for the groups to come.
     async fn has_second(&self, second: &mut Second) -> bool {
         if second.connection.is_none() {
             let options = self.options();
-            let opening = second.opening.get_or_insert_with(|| {
-                AbortOnDropHandle::new(tokio::spawn(async move { asked(PgConnection::connect_with(&options)).await }))
-            });
+            let opening = second
+                .opening
+                .get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(async move { connect(&options).await })));
             if opening.is_finished() {
                 match opening.await.expect("it does not panic") {
                     Ok(connection) => second.connection = Some(connection),

@@ -110,8 +110,7 @@ impl Sequencer {
 
     async fn lead_on_connection(&self) -> Result<std::convert::Infallible, LeadLog> {
         let options = self.options().options([("idle_session_timeout", GHOST_SESSION_TIMEOUT)]);
-        let mut connection =
-            step(async { PgConnection::connect_with(&options).await.map_err(LeadLog::ConnectDatabase) }).await?;
+        let mut connection = connect(&options).await?;
         while !step(take_lock(&mut connection)).await? {
             tokio::time::sleep(CANDIDATE_PERIOD).await;
         }
@@ -264,6 +263,10 @@ pub(super) struct Batch {
     pub(super) committed: Option<(Committed, SystemTime)>,
     /// The group in it, whose publishers wait.
     pub(super) group: Group,
+}
+
+pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, LeadLog> {
+    step(async { PgConnection::connect_with(options).await.map_err(LeadLog::ConnectDatabase) }).await
 }
 
 /// Bounds a step, so that a dead connection cannot hold the lead for ever.
