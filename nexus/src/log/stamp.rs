@@ -108,44 +108,46 @@ SELECT place.epoch, stamped.seq, stamped.outbox_id, given.number, stamped.record
     CASE WHEN given.number IS NULL THEN stamped.event::text ELSE '' END
 FROM stamped FULL JOIN given ON given.id = stamped.outbox_id CROSS JOIN place ORDER BY stamped.seq";
 
+// Writes the given events after `place`, in the parameters from the second on.
+macro_rules! written {
+    () => {
+        "keyed AS (
+            INSERT INTO event_key (key, outbox_id)
+            SELECT key, -(place.seq + number)
+            FROM place, unnest($2::uuid[]) WITH ORDINALITY AS given (key, number) ORDER BY key
+        ), stamped AS (
+            INSERT INTO log (seq, outbox_id, key, type, subject, event, audience)
+            SELECT place.seq + number, -(place.seq + number), key, type, subject, event::json,
+                string_to_array(audience, E'\\x1f')
+            FROM place, unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[]) WITH ORDINALITY
+                AS given (key, type, subject, event, audience, number)
+        )"
+    };
+}
+
 // The same for what is nearly always so: the outbox is empty, and every event is new. Places then follow from the head
 // alone, nothing but the head comes back, and a key that is there already refuses the whole.
-const STAMP_NEW: &str = "
-WITH place AS MATERIALIZED (
-    SELECT epoch, seq FROM head WHERE NOT EXISTS (SELECT FROM outbox) FOR UPDATE
-), keyed AS (
-    INSERT INTO event_key (key, outbox_id)
-    SELECT key, -(place.seq + number) FROM place, unnest($2::uuid[]) WITH ORDINALITY AS given (key, number) ORDER BY key
-), stamped AS (
-    INSERT INTO log (seq, outbox_id, key, type, subject, event, audience)
-    SELECT place.seq + number, -(place.seq + number), key, type, subject, event::json, string_to_array(audience, E'\\x1f')
-    FROM place, unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[]) WITH ORDINALITY
-        AS given (key, type, subject, event, audience, number)
-), let_in AS (
-    INSERT INTO membership (person, room)
-    SELECT DISTINCT person, room
-    FROM place, unnest($3::text[], $6::text[]) AS given (type, audience) JOIN event_type USING (type)
-        CROSS JOIN unnest(string_to_array(given.audience, E'\\x1f')) person
-        CROSS JOIN unnest(string_to_array(given.audience, E'\\x1f')) room
-    WHERE lets_in AND person LIKE 'user/%' AND room NOT LIKE 'user/%' AND room <> 'everyone'
-    ON CONFLICT DO NOTHING
-), moved AS (
-    UPDATE head SET seq = place.seq + cardinality($2) FROM place RETURNING pg_notify($1, '')
-)
-SELECT place.epoch, place.seq, now() FROM place, moved";
+const STAMP_NEW: &str = concat!(
+    "WITH place AS MATERIALIZED (
+        SELECT epoch, seq FROM head WHERE NOT EXISTS (SELECT FROM outbox) FOR UPDATE
+    ), ",
+    written!(),
+    ", let_in AS (
+        INSERT INTO membership (person, room)
+        SELECT DISTINCT person, room
+        FROM place, unnest($3::text[], $6::text[]) AS given (type, audience) JOIN event_type USING (type)
+            CROSS JOIN unnest(string_to_array(given.audience, E'\\x1f')) person
+            CROSS JOIN unnest(string_to_array(given.audience, E'\\x1f')) room
+        WHERE lets_in AND person LIKE 'user/%' AND room NOT LIKE 'user/%' AND room <> 'everyone'
+        ON CONFLICT DO NOTHING
+    ), moved AS (
+        UPDATE head SET seq = place.seq + cardinality($2) FROM place RETURNING pg_notify($1, '')
+    )
+    SELECT place.epoch, place.seq, now() FROM place, moved"
+);
 
-// The same, but for the head. The caller has seen to it that nobody is let in.
-const WRITE: &str = "
-WITH keyed AS (
-    INSERT INTO event_key (key, outbox_id)
-    SELECT key, -($1 + number) FROM unnest($2::uuid[]) WITH ORDINALITY AS given (key, number) ORDER BY key
-), stamped AS (
-    INSERT INTO log (seq, outbox_id, key, type, subject, event, audience)
-    SELECT $1 + number, -($1 + number), key, type, subject, event::json, string_to_array(audience, E'\\x1f')
-    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[]) WITH ORDINALITY
-        AS given (key, type, subject, event, audience, number)
-)
-SELECT now()";
+// The same after a head that there will be. The caller has seen to it that nobody is let in.
+const WRITE: &str = concat!("WITH place AS MATERIALIZED (SELECT $1::bigint AS seq), ", written!(), " SELECT now()");
 
 /// Epoch, place, number in the outbox, number among the given, time of the batch; then type, subject, audience and text,
 /// which are empty for a given event.
