@@ -23,6 +23,7 @@ pub(crate) mod admission;
 pub mod extract;
 pub mod forward;
 mod layers;
+mod lent;
 mod unread;
 
 pub use operation::{Answer, Operation, Parameter, Routes};

@@ -4,15 +4,13 @@
 mod places;
 
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::Request;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use self::places::{Places, UnderWay};
+use self::places::Places;
 use super::AppState;
 use super::admission::Peer;
+use super::lent::Lent;
 use crate::chain::Chain;
 use crate::metrics;
 use crate::problem::{ApiError, RETRY_AFTER_SECONDS};
@@ -85,7 +84,8 @@ pub async fn serve(listener: TcpListener, state: AppState, closing: Cancellation
             let under_way = its_place.request();
             request.extensions_mut().insert(Peer(peer));
             let answer = router.clone().call(request);
-            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answered { body, _until_read: under_way })) }
+            // Until all of the answer is written.
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| Lent::new(body, |_| drop(under_way)))) }
         });
         let connection = protocol.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let (closing, unheard) = (closing.clone(), unheard.clone());
@@ -112,32 +112,6 @@ pub async fn serve(listener: TcpListener, state: AppState, closing: Cancellation
     drop(listener);
     connections.close();
     connections.wait().await;
-}
-
-/// The body of an answer, whose request is under way until all of it is written.
-struct Answered {
-    body: Body,
-    _until_read: UnderWay,
-}
-
-impl HttpBody for Answered {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 /// How many connections may be open that are no WebSockets, or not yet. All clients that this pod may hold may come

@@ -1,19 +1,17 @@
 //! What a client still sends when it has been answered already: a body that was refused by its length, its media type
 //! or its sender. Closed at once, the connection would take the answer with it (RFC 9112, section 9.6).
 
-use std::mem;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures::{StreamExt as _, stream};
-use hyper::body::{Frame, SizeHint};
+use tokio::sync::oneshot;
+
+use super::lent::Lent;
 
 /// How much more is taken from a client: a body that is a little too large, or comes without a right, not a flood.
 const BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -21,48 +19,19 @@ const BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// For how long.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A body that is handed back when it is dropped.
-struct Lent {
-    body: Body,
-    owner: Arc<Mutex<Body>>,
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = mem::take(&mut self.body);
-    }
-}
-
-impl HttpBody for Lent {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// Answers at once, and takes what the client still sends before the answer ends.
 pub(super) async fn take(request: Request, next: Next) -> Response {
     // Who expects a word before the body sends none after a refusal.
     if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
         return next.run(request).await;
     }
-    let owner = Arc::default();
-    let request = request.map(|body| Body::new(Lent { body, owner: Arc::clone(&owner) }));
+    let (hand_back, mut handed_back) = oneshot::channel();
+    let request = request.map(|body| {
+        // Nobody takes it back when the answer never came.
+        Body::new(Lent::new(body, move |rest| drop(hand_back.send(rest))))
+    });
     let response = next.run(request).await;
-    let rest = mem::take(&mut *owner.lock().unwrap_or_else(PoisonError::into_inner));
+    let rest = handed_back.try_recv().unwrap_or_default();
     if rest.is_end_stream() || rest.size_hint().lower() > BYTES_MAX {
         return response;
     }
