@@ -56,6 +56,8 @@ struct TwoUnderWay {
 impl TwoUnderWay {
     /// The sequencer waits for a key no longer than a second. What comes too late for that is done again.
     async fn new(world: &World, client: &Client) -> Self {
+        // It knows where the log ends by what it has stamped.
+        client.publish(&event(&Uuid::new_v4().to_string(), "a")).await;
         let leader = leader_backend(world).await;
         loop {
             let [one, two] = ["first", "second"].map(|name| ids(&format!("{name}-{}", Uuid::new_v4())));
@@ -96,7 +98,6 @@ async fn writer(world: &World, leader: i32) -> Option<i32> {
 async fn what_was_written_ahead_follows_what_was_before_it() {
     let world = World::new().await;
     let client = world.nexus().await.client;
-    client.publish(&event("before", "a")).await;
     let under_way = TwoUnderWay::new(&world, &client).await;
     let before = log(&world).await;
     under_way.holds_the_key.rollback().await.expect("release");
@@ -109,7 +110,6 @@ async fn what_was_written_ahead_follows_what_was_before_it() {
 async fn what_is_in_the_outbox_comes_before_what_was_written_ahead() {
     let world = World::new().await;
     let client = world.nexus().await.client;
-    client.publish(&event("before", "a")).await;
     let under_way = TwoUnderWay::new(&world, &client).await;
     let before = log(&world).await;
     let insert = "INSERT INTO outbox (key, type, subject, event)
@@ -125,7 +125,6 @@ async fn what_is_in_the_outbox_comes_before_what_was_written_ahead() {
 async fn a_group_whose_connection_is_lost_is_stamped_all_the_same() {
     let world = World::new().await;
     let client = world.nexus().await.client;
-    client.publish(&event("before", "a")).await;
     for lost_is_the_leader in [false, true] {
         let leader = leader_backend(&world).await;
         let under_way = TwoUnderWay::new(&world, &client).await;

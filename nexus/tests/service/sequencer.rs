@@ -141,14 +141,20 @@ async fn until_listeners(world: &World, want: i64) {
     until("the listeners to change", async || (listeners(world).await == want).then_some(())).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pod_whose_redis_is_away_is_told_by_postgres_meanwhile() {
-    let world = World::new().await;
+/// One that leads, and another that Redis tells of what is stamped, through a network that can be taken away.
+async fn leader_and_other(world: &World) -> (Instance, Proxy, Instance) {
     let leader = world.nexus().await;
     until("the first to lead", async || leader.nexus.state().wake.is_leading().then_some(())).await;
     let (proxy, redis_url) = Proxy::before(world.config.redis_url.expose()).await;
     let other = world.nexus_with(|config| config.redis_url = redis_url.as_str().into()).await;
     until_told(&other, "redis", &leader).await;
+    (leader, proxy, other)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_redis_is_away_is_told_by_postgres_meanwhile() {
+    let world = World::new().await;
+    let (leader, proxy, other) = leader_and_other(&world).await;
     until_listeners(&world, 0).await;
     proxy.cut();
     until_listeners(&world, 1).await;
@@ -161,11 +167,7 @@ async fn a_pod_whose_redis_is_away_is_told_by_postgres_meanwhile() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_to_redis_that_leads_nowhere_is_replaced() {
     let world = World::new().await;
-    let leader = world.nexus().await;
-    until("the first to lead", async || leader.nexus.state().wake.is_leading().then_some(())).await;
-    let (proxy, redis_url) = Proxy::before(world.config.redis_url.expose()).await;
-    let other = world.nexus_with(|config| config.redis_url = redis_url.as_str().into()).await;
-    until_told(&other, "redis", &leader).await;
+    let (leader, proxy, other) = leader_and_other(&world).await;
     proxy.freeze_connections();
     until_told(&other, "postgres", &leader).await;
     until_told(&other, "redis", &leader).await;

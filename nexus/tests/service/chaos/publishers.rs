@@ -151,7 +151,7 @@ fn first_wallets() -> Vec<String> {
     WALLETS.map(|(wallet, _)| wallet.to_owned()).to_vec()
 }
 
-/// A random event of this id. About a wallet there is nothing before the event that opens it, so that whoever was let in
+/// A random event of this id, which opens a wallet with the probability `opens`. About a wallet there is nothing before the event that opens it, so that whoever was let in
 /// must be given all of it, and nobody anything else.
 fn event(source: &str, id: &str, opens: f64, wallets: &mut Vec<String>, rng: &mut StdRng) -> Value {
     let person = [ANN, BOB, CAT][rng.random_range(0..3)];
