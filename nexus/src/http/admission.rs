@@ -46,7 +46,7 @@ pub struct Place {
 
 /// From where a request comes, as far as that can be told.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ClientAddress(pub(super) Option<IpAddr>);
+pub struct ClientAddress(pub(super) Option<IpAddr>);
 
 impl FromRequestParts<AppState> for ClientAddress {
     type Rejection = std::convert::Infallible;
@@ -74,6 +74,18 @@ fn one_for_all_that_a_client_has(address: IpAddr) -> IpAddr {
             IpAddr::V6(Ipv6Addr::from_bits(network))
         }
         v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// Counts one request or command from the address.
+pub(crate) async fn admit_from(
+    state: &AppState,
+    ClientAddress(address): ClientAddress,
+    noted: Option<&Noted>,
+) -> Result<(), ApiError> {
+    match (state.config.throttle.address_requests_per_second, address) {
+        (0, _) | (_, None) => Ok(()),
+        (per_second, Some(address)) => admit_by(state, Policy::Address, &address.to_string(), per_second, noted).await,
     }
 }
 
@@ -147,20 +159,16 @@ pub(super) async fn throttle(State(state): State<AppState>, request: Request, ne
     let is_probe = parts.extensions.get::<MatchedPath>().is_some_and(|path| PROBES.contains(&path.as_str()));
     // What another pod hands on was counted there.
     let is_exempt = is_probe || forward::is_from_pod(&state, &parts.headers);
-    let per_second = state.config.throttle.address_requests_per_second;
-    let mut response = match ClientAddress::from_request_parts(&mut parts, &state).await {
-        Ok(ClientAddress(Some(address))) if !is_exempt && per_second > 0 => {
-            let of_address = Noted::default();
-            match admit_by(&state, Policy::Address, &address.to_string(), per_second, Some(&of_address)).await {
-                Ok(()) => next.run(Request::from_parts(parts, body)).await,
-                Err(refused) => {
-                    let mut response = refused.into_response();
-                    tell(&of_address, response.headers_mut());
-                    response
-                }
-            }
+    let Ok(address) = ClientAddress::from_request_parts(&mut parts, &state).await;
+    let of_address = Noted::default();
+    let admitted = if is_exempt { Ok(()) } else { admit_from(&state, address, Some(&of_address)).await };
+    let mut response = match admitted {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(refused) => {
+            let mut response = refused.into_response();
+            tell(&of_address, response.headers_mut());
+            response
         }
-        Ok(_) => next.run(Request::from_parts(parts, body)).await,
     };
     tell(&noted, response.headers_mut());
     response

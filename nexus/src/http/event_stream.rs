@@ -77,7 +77,7 @@ async fn open(
     QueryOf(query): QueryOf<StreamQuery>,
 ) -> Result<Response, ApiError> {
     let place = place(&state, address).await?;
-    let session = begin(state, Encoding::EventStream, claims, query, last_event(&headers)?).await?;
+    let session = begin(state, Encoding::EventStream, claims, address, query, last_event(&headers)?).await?;
     let body = event_stream::body(session, place);
     let media_type = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     let kept_nowhere = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -89,6 +89,7 @@ pub(super) async fn begin(
     state: AppState,
     encoding: Encoding,
     claims: Option<Claims>,
+    address: ClientAddress,
     query: StreamQuery,
     last: Option<Position>,
 ) -> Result<Session, ApiError> {
@@ -114,7 +115,7 @@ pub(super) async fn begin(
         Some(last) => Some(last),
         None => query.after.map(|after| events::position("after", &after)).transpose()?,
     };
-    let mut session = Session::new(state, encoding, Some(claims));
+    let mut session = Session::new(state, encoding, Some(claims), address);
     session.take_own_place().await?;
     session.begin(filter, after).await?;
     Ok(session)

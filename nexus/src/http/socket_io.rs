@@ -60,13 +60,17 @@ async fn open(State(state): State<AppState>, request: Request) -> Result<Respons
         request::Request::OpenWebSocket => {
             let MaybeCaller(claims) = MaybeCaller::from_request_parts(&mut parts, &state).await?;
             let handshake = Handshake::from_request_parts(&mut parts, &state).await?;
-            let place = admission::place(&state, address(&mut parts, &state).await).await?;
-            Ok(upgrade_to(state, Encoding::SocketIo, claims, handshake, place).await?)
+            let address = address(&mut parts, &state).await;
+            let place = admission::place(&state, address).await?;
+            let tasks = state.tasks.clone();
+            let session = Session::new(state, Encoding::SocketIo, claims, address);
+            Ok(upgrade_to(&tasks, session, handshake, place).await?)
         }
         request::Request::OpenPolling => {
             let MaybeCaller(claims) = MaybeCaller::from_request_parts(&mut parts, &state).await?;
-            let place = admission::place(&state, address(&mut parts, &state).await).await?;
-            let mut session = Session::new(state.clone(), Encoding::SocketIo, claims);
+            let address = address(&mut parts, &state).await;
+            let place = admission::place(&state, address).await?;
+            let mut session = Session::new(state.clone(), Encoding::SocketIo, claims, address);
             session.take_own_place().await?;
             let listed = state.sessions.open();
             let sid = listed.sid().to_owned();

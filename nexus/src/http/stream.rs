@@ -33,7 +33,7 @@ use crate::realtime::transport::Transport;
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The subprotocol of plain events. Source: WebSockets Protocol Binding for `CloudEvents`, section 1.5.
-const CLOUD_EVENTS: &str = "cloudevents.json";
+pub(super) const CLOUD_EVENTS: &str = "cloudevents.json";
 
 pub(super) fn routes() -> Routes {
     let summary = "Opens a WebSocket: subscribe, publish, history; one JSON object per text frame";
@@ -61,11 +61,12 @@ async fn open(
     handshake: Handshake,
 ) -> Result<Response, ApiError> {
     let place = place(&state, address).await?;
-    let Some(query) = query else {
-        return upgrade_to(state, Encoding::WebSocket, claims, handshake, place).await;
-    };
     let tasks = state.tasks.clone();
-    let session = event_stream::begin(state, Encoding::CloudEvents, claims, query, None).await?;
+    let Some(query) = query else {
+        let session = Session::new(state, Encoding::WebSocket, claims, address);
+        return upgrade_to(&tasks, session, handshake, place).await;
+    };
+    let session = event_stream::begin(state, Encoding::CloudEvents, claims, address, query, None).await?;
     let mut response = switch_protocols(&tasks, handshake, move |stream, brought| {
         socket::serve(Transport::Socket(stream), brought, session, place)
     })?;
@@ -92,16 +93,13 @@ impl FromRequestParts<AppState> for Plain {
 
 /// Answers the handshake, and serves the connection in its own task.
 pub(super) async fn upgrade_to(
-    state: AppState,
-    encoding: Encoding,
-    claims: Option<Claims>,
+    tasks: &TaskTracker,
+    mut session: Session,
     handshake: Handshake,
     place: Place,
 ) -> Result<Response, ApiError> {
-    let tasks = state.tasks.clone();
-    let mut session = Session::new(state, encoding, claims);
     session.take_own_place().await?;
-    switch_protocols(&tasks, handshake, move |stream, brought| {
+    switch_protocols(tasks, handshake, move |stream, brought| {
         socket::serve(Transport::Socket(stream), brought, session, place)
     })
 }

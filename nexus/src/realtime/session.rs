@@ -14,7 +14,8 @@ use super::presence::Entered;
 use super::subscription::Subscription;
 use crate::auth::{Access, Claims, EventsReadOwn, Scope, VerifyToken};
 use crate::chain::Chain;
-use crate::http::{AppState, admission};
+use crate::http::AppState;
+use crate::http::admission::{self, ClientAddress};
 use crate::log::ReadLog;
 use crate::metrics::Throttled;
 use crate::problem::ApiError;
@@ -33,6 +34,8 @@ pub struct Session {
     pub(super) limits: Limits,
     pub(super) encoding: Encoding,
     pub(super) identity: Option<Identity>,
+    /// Where its commands come from.
+    address: ClientAddress,
     /// What the client may see; as it is now, while it follows anything.
     pub(super) access: Access,
     pub(super) subscriptions: Vec<Subscription>,
@@ -102,7 +105,7 @@ impl From<ApiError> for Refusal {
 
 impl Session {
     /// A session of a client that has not said who it is, or whom the upgrade has authenticated.
-    pub fn new(state: AppState, encoding: Encoding, claims: Option<Claims>) -> Self {
+    pub fn new(state: AppState, encoding: Encoding, claims: Option<Claims>, address: ClientAddress) -> Self {
         let limits = Limits::of(&state.config);
         let deadline = match &claims {
             Some(claims) => end_of(claims),
@@ -115,6 +118,7 @@ impl Session {
             limits,
             encoding,
             identity,
+            address,
             subscriptions: Vec::new(),
             subscriptions_made: 0,
             subscriptions_changed: 0,
@@ -221,7 +225,7 @@ impl Session {
         Ok(())
     }
 
-    /// Counts a command of this connection and of whoever sends it.
+    /// Counts a command of this connection, from its address, and of whoever sends it.
     pub(super) async fn admit(&mut self) -> Result<(), ApiError> {
         let policy = Policy::Connection;
         if let Some(rate) = Rate::of(self.state.config.throttle.connection_commands_per_second)
@@ -230,6 +234,7 @@ impl Session {
             self.state.metrics.throttled.get_or_create(&Throttled { policy: policy.name() }).inc();
             return Err(ApiError::Throttle(Standing { policy, rate, left: 0, wait: Some(wait) }));
         }
+        admission::admit_from(&self.state, self.address, None).await?;
         match &self.identity {
             Some(Identity { claims }) => admission::admit(&self.state, claims, None).await,
             None => Ok(()),

@@ -165,6 +165,26 @@ async fn an_address_is_bounded_whoever_asks_and_what_it_claims_to_be_does_not_he
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commands_count_by_address_however_many_connections_and_people_send_them() {
+    let world = World::new().await;
+    let change = |config: &mut Config| config.throttle.address_requests_per_second = PER_SECOND;
+    let instance = world.nexus_with(change).await;
+    let begun = Instant::now();
+    let (mut ann, mut bob) = (open(&instance.client, ANN).await, open(&instance.client, BOB).await);
+    let mut passed = 2;
+    let refused = until("a command to be refused", async || {
+        let socket = if passed % 2 == 0 { &mut ann } else { &mut bob };
+        let answer = socket.command(json!({"command": "ping"})).await;
+        passed += 1;
+        answer.get("error").cloned()
+    })
+    .await;
+    assert_eq!(refused["code"], "rate_limited");
+    let most = f64::from(BURST) + back(begun, PER_SECOND) + 1.0;
+    assert!(f64::from(passed) <= most, "{passed} passed, at most {most}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_another_pod_hands_on_is_not_counted_and_nobody_else_can_say_so() {
     let world = World::new().await;
     let port = free_port();

@@ -148,7 +148,7 @@ pub struct LimitsSpec {
     #[schemars(range(min = 0, max = 1_000_000))]
     pub service_requests_per_second: Option<i64>,
 
-    /// Requests from one address a second, with whatever token, twice as many at once. Default: 0.
+    /// Requests and commands from one address a second, with whatever token, twice as many at once. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub address_requests_per_second: Option<i64>,
