@@ -10,6 +10,7 @@ use axum::http::Method;
 use axum::routing::get;
 use serde_json::{Map, Value, json};
 
+use super::stream::CLOUD_EVENTS;
 use super::{Answer, AppState, Operation, Parameter, Routes};
 use crate::events::Registry;
 use messages::{Front, Messages};
@@ -91,8 +92,15 @@ fn channel(front: Front, messages: &Messages) -> Value {
         "servers": [{ "$ref": format!("#/servers/{}", front.server()) }],
         "messages": messages,
     });
-    if front == Front::WebSocket {
-        channel["bindings"] = json!({ "ws": { "method": "GET", "bindingVersion": "0.1.0" } });
+    match front {
+        Front::WebSocket => channel["bindings"] = json!({ "ws": { "method": "GET", "bindingVersion": "0.1.0" } }),
+        Front::CloudEvents => {
+            let subprotocol = json!({ "const": CLOUD_EVENTS });
+            let headers = json!({ "type": "object", "properties": { "Sec-WebSocket-Protocol": subprotocol } });
+            let binding = json!({ "method": "GET", "query": query(), "headers": headers, "bindingVersion": "0.1.0" });
+            channel["bindings"] = json!({ "ws": binding });
+        }
+        Front::EventStream | Front::SocketIo => {}
     }
     channel
 }
@@ -102,16 +110,16 @@ fn operations_of(front: Front, messages: &Messages) -> Map<String, Value> {
     let channel = json!({ "$ref": format!("#/channels/{}", front.name()) });
     let in_channel = |name: &str| json!({ "$ref": format!("#/channels/{}/messages/{name}", front.name()) });
     let mut operations = Map::new();
-    for command in front.commands() {
+    for (name, summary) in front.received() {
         let answers: Vec<Value> = front.answers().iter().map(|name| in_channel(name)).collect();
         let operation = json!({
             "action": "receive",
             "channel": channel,
-            "summary": command.summary,
-            "messages": [in_channel(command.name)],
+            "summary": summary,
+            "messages": [in_channel(name)],
             "reply": { "channel": channel, "messages": answers },
         });
-        operations.insert(format!("{}.{}", front.name(), command.name), operation);
+        operations.insert(format!("{}.{name}", front.name()), operation);
     }
     let sent: Vec<Value> = messages.sent(front).map(in_channel).collect();
     let mut operation = json!({
@@ -162,7 +170,7 @@ mod tests {
             let event = &document["components"]["schemas"][format!("{name}.event")];
             assert!(event.to_string().contains(&format!("\"#/components/schemas/{name}\"")), "{event}");
             let message = json!({ "$ref": format!("#/components/messages/{name}") });
-            for front in ["eventStream", "socketIo"] {
+            for front in ["cloudEvents", "eventStream", "socketIo"] {
                 assert_eq!(document["channels"][front]["messages"][name], message);
                 let sent = json!({ "$ref": format!("#/channels/{front}/messages/{name}") });
                 let sends = document["operations"][format!("{front}.push")]["messages"].as_array().expect("messages");
@@ -185,5 +193,22 @@ mod tests {
             let frame = &document["components"]["messages"][format!("stream.{}", command.name)]["payload"];
             assert_eq!(frame["properties"]["command"]["const"], command.name);
         }
+    }
+
+    #[test]
+    fn plain_events_are_published_and_nothing_but_events_is_sent() {
+        let registry = Registry::built_in();
+        let document = document(&registry);
+        let named = |messages: &Value| -> Vec<String> {
+            let messages = messages.as_array().expect("messages").iter();
+            let reference = |message: &Value| message["$ref"].as_str().expect("a reference").to_owned();
+            messages.map(|message| reference(message).replace("#/channels/cloudEvents/messages/", "")).collect()
+        };
+        let operations = &document["operations"];
+        assert_eq!(named(&operations["cloudEvents.publish"]["messages"]), ["publish"]);
+        assert_eq!(named(&operations["cloudEvents.publish"]["reply"]["messages"]), ["nexus.refused"]);
+        let types = registry.definitions().iter().map(|definition| definition.event_type.to_string());
+        let want: Vec<String> = types.chain(["nexus.gap".to_owned()]).collect();
+        assert_eq!(named(&operations["cloudEvents.push"]["messages"]), want);
     }
 }

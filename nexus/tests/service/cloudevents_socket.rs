@@ -30,6 +30,17 @@ async fn messages(socket: &mut Socket, count: usize) -> Vec<Value> {
     messages
 }
 
+/// The message has the form that AsyncAPI tells of it.
+async fn assert_described(instance: &Instance, name: &str, message: &Value) {
+    let document = instance.client.get("/asyncapi.json").await.body;
+    let payload = format!("#/components/messages/cloudEvents.{name}/payload");
+    let schema = json!({"$ref": payload, "components": document["components"]});
+    let validator = jsonschema::draft7::new(&schema).expect("it is a schema");
+    let errors: Vec<String> = validator.iter_errors(message).map(|error| error.to_string()).collect();
+    assert_eq!(errors, Vec::<String>::new(), "{message}");
+    assert!(!validator.is_valid(&event("another", "a")), "the schema refuses nothing");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_events_come_as_they_are_read_with_their_position() {
     let world = World::new().await;
@@ -69,6 +80,7 @@ async fn a_message_is_published_and_a_refused_one_is_told_as_an_event() {
         let data = &refused["data"];
         assert_eq!((&data["id"], &data["source"], &data["code"]), (&id, &source, &json!(code)), "{message}");
         assert!(data["message"].as_str().is_some_and(|text| !text.is_empty()), "{refused}");
+        assert_described(&instance, "nexus.refused", &refused).await;
     }
     // The connection goes on.
     socket.send(Message::text(event("two", "a").to_string())).await;
@@ -93,6 +105,7 @@ async fn what_is_no_longer_kept_is_told_as_an_event_and_ends_the_connection() {
     });
     let told = messages(&mut socket, 1).await;
     assert_eq!(told, [gap]);
+    assert_described(&two, "nexus.gap", &told[0]).await;
     assert_eq!(socket.next().await, Next::Closed(4416));
     // Back with the position of what it was told, it misses nothing more.
     two.client.publish(&event("four", "a")).await;

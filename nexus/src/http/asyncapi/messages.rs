@@ -15,17 +15,19 @@ use crate::realtime::encode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Front {
     WebSocket,
+    CloudEvents,
     EventStream,
     SocketIo,
 }
 
-pub(super) const FRONTS: [Front; 3] = [Front::WebSocket, Front::EventStream, Front::SocketIo];
+pub(super) const FRONTS: [Front; 4] = [Front::WebSocket, Front::CloudEvents, Front::EventStream, Front::SocketIo];
 
 impl Front {
     /// The name of its channel.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "stream",
+            Self::CloudEvents => "cloudEvents",
             Self::EventStream => "eventStream",
             Self::SocketIo => "socketIo",
         }
@@ -33,7 +35,7 @@ impl Front {
 
     pub(super) fn server(self) -> &'static str {
         match self {
-            Self::WebSocket => "webSocket",
+            Self::WebSocket | Self::CloudEvents => "webSocket",
             Self::EventStream => "http",
             Self::SocketIo => "socketIo",
         }
@@ -41,7 +43,7 @@ impl Front {
 
     pub(super) fn address(self) -> &'static str {
         match self {
-            Self::WebSocket => "/v1/stream",
+            Self::WebSocket | Self::CloudEvents => "/v1/stream",
             Self::EventStream => "/v1/stream/sse",
             Self::SocketIo => "/socket.io/",
         }
@@ -49,10 +51,10 @@ impl Front {
 
     pub(super) fn description(self) -> &'static str {
         match self {
-            Self::WebSocket => {
-                "One JSON object per text frame. A command has an `id`, which its answer repeats. With the subprotocol \
-                 `cloudevents.json` each text frame is a CloudEvent instead, both ways; the query says what is followed, \
-                 as that of the event stream does."
+            Self::WebSocket => "One JSON object per text frame. A command has an `id`, which its answer repeats.",
+            Self::CloudEvents => {
+                "For a client that offers the subprotocol `cloudevents.json`: each text frame is a CloudEvent, both ways. \
+                 The query says what is followed. After `nexus.gap` the connection ends."
             }
             Self::EventStream => {
                 "Events without a name are CloudEvents and have their position as `id`; the others are named after \
@@ -69,19 +71,25 @@ impl Front {
     pub(super) fn answers(self) -> &'static [&'static str] {
         match self {
             Self::WebSocket => &["answer", "refusal"],
+            Self::CloudEvents => &["nexus.refused"],
             Self::EventStream => &[],
             Self::SocketIo => &["ack"],
         }
     }
 
-    /// What it receives.
-    pub(super) fn commands(self) -> &'static [Form] {
-        match self {
+    /// Name and summary of what it receives.
+    pub(super) fn received(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let commands: &[Form] = match self {
             Self::WebSocket | Self::SocketIo => &COMMANDS,
-            Self::EventStream => &[],
-        }
+            Self::CloudEvents | Self::EventStream => &[],
+        };
+        let event = (self == Self::CloudEvents).then_some(PUBLISH);
+        commands.iter().map(|command| (command.name, command.summary)).chain(event)
     }
 }
+
+/// The only message that plain `CloudEvents` bring.
+const PUBLISH: (&str, &str) = ("publish", "Publishes an event.");
 
 /// Everything that a component is made from.
 pub(super) struct Messages {
@@ -119,9 +127,9 @@ impl Messages {
 
     /// Names of what the front sends without being asked.
     pub(super) fn sent(&self, front: Front) -> impl Iterator<Item = &str> {
-        let is_command = move |name: &str| front.commands().iter().any(|command| command.name == name);
+        let is_received = move |name: &str| front.received().any(|(received, _)| received == name);
         let names = self.keys(front).map(|(name, _)| name);
-        names.filter(move |name| !is_command(name) && !front.answers().contains(name))
+        names.filter(move |name| !is_received(name) && !front.answers().contains(name))
     }
 
     fn add_events(&mut self, registry: &Registry) {
@@ -136,7 +144,7 @@ impl Messages {
                 "payload": to("schemas", &format!("{name}.event")),
             });
             self.all.insert(name.to_owned(), message);
-            for front in [Front::EventStream, Front::SocketIo] {
+            for front in [Front::CloudEvents, Front::EventStream, Front::SocketIo] {
                 self.places.push((front, name.to_owned(), name.to_owned()));
             }
         }
@@ -147,6 +155,8 @@ impl Messages {
         let described = "An event as it is published: Nexus gives it its position.";
         let all = json!([to("schemas", "AzoraEvent"), { "not": { "required": ["position"] } }]);
         self.schemas.insert("NewEvent".to_owned(), json!({ "description": described, "allOf": all }));
+        let (name, summary) = PUBLISH;
+        self.add(Front::CloudEvents, name, summary, &to("schemas", "NewEvent"));
     }
 
     fn add_commands(&mut self, generator: &mut SchemaGenerator) {
@@ -157,7 +167,7 @@ impl Messages {
                 self.add(front, command.name, command.summary, &payload);
             }
         }
-        let error = object(&[("code", text("Stable, for programs.")), ("message", text("For people."))]);
+        let error = error();
         let number = json!({ "type": "integer", "description": "The `id` of the command." });
         let perhaps = json!({ "type": ["integer", "null"], "description": "The `id`; null when none could be read." });
         let result = json!({ "description": "What the command tells." });
@@ -173,6 +183,13 @@ impl Messages {
             "required": ["error"],
         });
         self.add(Front::SocketIo, "error", "Tells of what was refused and has no ack.", &told);
+        let mut data = error;
+        for (name, of) in [("id", "The `id` of the refused event"), ("source", "The `source` of the refused event")] {
+            data["properties"][name] =
+                json!({ "type": ["string", "null"], "description": format!("{of}, if it had one.") });
+        }
+        let refused = own_event("nexus.refused", &[("data", data)]);
+        self.add(Front::CloudEvents, "nexus.refused", "Refuses an event.", &refused);
     }
 
     fn add_pushes(&mut self, generator: &mut SchemaGenerator) {
@@ -181,9 +198,11 @@ impl Messages {
             self.add(Front::WebSocket, &name, summary, &payload);
         }
         let position = generator.subschema_for::<Position>().to_value();
-        let ends = [("from", position.clone()), ("to", position)];
+        let ends = [("from", position.clone()), ("to", position.clone())];
         let gap = "The events after `from` up to `to` are no longer kept.";
         self.add(Front::EventStream, "gap", gap, &object(&ends));
+        let event = own_event("nexus.gap", &[("data", object(&ends)), ("position", position)]);
+        self.add(Front::CloudEvents, "nexus.gap", gap, &event);
         let [from, to] = ends;
         self.add(Front::SocketIo, "gap", gap, &object(&[("subscription", text("Its name.")), from, to]));
         let code = json!({ "type": "integer", "description": "As a WebSocket would be closed with." });
@@ -212,6 +231,27 @@ fn event_of(definition: &Definition) -> Value {
             "position": to("schemas", "Position"),
         },
     })
+}
+
+/// An event that Nexus tells of itself, which the log does not have.
+fn own_event(name: &str, members: &[(&str, Value)]) -> Value {
+    let always = [
+        ("specversion", json!({ "const": "1.0" })),
+        ("id", text("Unique.")),
+        ("source", json!({ "const": "/nexus" })),
+        ("type", json!({ "const": name })),
+        ("subject", text("What it is about.")),
+        ("datacontenttype", json!({ "const": "application/json" })),
+    ];
+    object(&[&always, members].concat())
+}
+
+/// Why something is refused.
+fn error() -> Value {
+    let mut error = object(&[("code", text("Stable, for programs.")), ("message", text("For people."))]);
+    error["properties"]["retry_after_ms"] =
+        json!({ "type": "integer", "description": "In how long it may be worth another try, where that is known." });
+    error
 }
 
 /// An object that has all of these.
