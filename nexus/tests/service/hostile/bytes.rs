@@ -143,6 +143,25 @@ async fn who_is_refused_while_a_body_comes_hears_why_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_without_end_that_was_refused_is_taken_up_to_a_bound() {
+    const CHUNK_BYTES: usize = 64 * 1024;
+    // Those that Nexus takes, and what the network holds of both sides.
+    const TAKEN_MAX: usize = (8 + 24) * 1024 * 1024;
+    let world = World::new().await;
+    let instance = world.nexus().await;
+    let mut raw = Raw::open(instance.nexus.address()).await;
+    raw.send("POST /v1/events HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    assert_eq!(raw.status().await, 401);
+    let chunk = format!("{CHUNK_BYTES:x}\r\n{}\r\n", "0".repeat(CHUNK_BYTES));
+    let mut taken = 0;
+    while raw.send(&chunk).await {
+        taken += CHUNK_BYTES;
+        assert!(taken <= TAKEN_MAX, "more than {TAKEN_MAX} bytes were taken");
+    }
+    serves(&instance).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_unpacked() {
     let world = World::new().await;
     let instance = world.nexus().await;
