@@ -23,6 +23,7 @@ pub mod records;
 pub mod sync;
 pub mod throttle;
 pub mod typescript;
+pub mod unfinished;
 pub mod webhooks;
 
 pub mod command;

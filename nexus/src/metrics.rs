@@ -74,6 +74,10 @@ pub struct Metrics {
     pub publish_queue_bytes: Gauge,
     /// Requests and commands that came too often.
     pub throttled: Family<Throttled, Counter>,
+    /// Bytes of what clients have begun to send, above what each may hold.
+    pub unfinished_bytes: Gauge,
+    /// What was refused because these were too many.
+    pub unfinished_refused: Counter,
     /// Wake-ups to batches that other pods stamped.
     pub wake_ups: Family<WakeUp, Counter>,
     /// Newest entry that this pod has applied.
@@ -114,6 +118,8 @@ impl Metrics {
             publish_queue_requests: Gauge::default(),
             publish_queue_bytes: Gauge::default(),
             throttled: Family::default(),
+            unfinished_bytes: Gauge::default(),
+            unfinished_refused: Counter::default(),
             wake_ups: Family::default(),
             log_head: Gauge::default(),
             ring_entries: Gauge::default(),
@@ -132,6 +138,16 @@ impl Metrics {
         );
         metrics.register_log(&mut registry);
         registry.register("throttled", "Requests and commands that came too often", metrics.throttled.clone());
+        registry.register(
+            "unfinished_bytes",
+            "Bytes of requests and messages that clients have begun to send, above 4 KiB of each",
+            metrics.unfinished_bytes.clone(),
+        );
+        registry.register(
+            "unfinished_refused",
+            "Requests and messages that were refused because those were too many",
+            metrics.unfinished_refused.clone(),
+        );
         registry.register("postgres_reachable", "1 while Postgres answers", metrics.postgres_reachable.clone());
         registry.register("postgres_connections", "Open connections of the pool", metrics.postgres_connections.clone());
         Self { registry: Arc::new(registry), ..metrics }

@@ -25,6 +25,7 @@ use crate::sync::Cache;
 use crate::sync::documents::{self, Profiles};
 use crate::throttle::Throttle;
 use crate::traces::{PrepareTraces, Traces};
+use crate::unfinished::Unfinished;
 use crate::webhooks::{Receivers, push};
 
 /// How long requests and background tasks may take to end after the drain.
@@ -169,6 +170,11 @@ impl Parts {
             metrics: metrics.clone(),
             traces: traces.clone(),
         };
+        let unfinished = Unfinished::new(
+            config.limits.unfinished_bytes_max,
+            metrics.unfinished_bytes.clone(),
+            metrics.unfinished_refused.clone(),
+        );
         let receivers = Receivers::new(&config.webhooks).map_err(StartNexus::PrepareReceivers)?;
         let state = AppState::new(Shared {
             config,
@@ -183,6 +189,7 @@ impl Parts {
             hub: Hub::new(Arc::clone(&registry), traces.clone()),
             presence,
             throttle,
+            unfinished,
             sessions,
             peers: forward::peers().map_err(StartNexus::PreparePeers)?,
             receivers,

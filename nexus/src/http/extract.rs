@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody as _};
-use axum::extract::rejection::BytesRejection;
+use axum::body::{self, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use futures::TryStreamExt as _;
 use serde::de::DeserializeOwned;
 
 use super::AppState;
 use crate::problem::ApiError;
+use crate::unfinished::Share;
 
 /// How long a client may take to send a body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -52,7 +53,9 @@ pub struct Body {
     /// The media type.
     pub media_type: String,
     /// The content.
-    pub content: Bytes,
+    pub content: Vec<u8>,
+    /// The memory for it.
+    _share: Share,
 }
 
 impl FromRequest<AppState> for Body {
@@ -69,20 +72,27 @@ impl FromRequest<AppState> for Body {
         if request.body().size_hint().lower() > bytes_max as u64 {
             return Err(ApiError::LimitBody { bytes_max });
         }
-        let content = tokio::time::timeout(BODY_DEADLINE, Bytes::from_request(request, state))
-            .await
-            .map_err(|_| ApiError::MalformedBody("the body did not arrive in time".to_owned()))?
-            .map_err(|refused| refuse(&refused, bytes_max))?;
-        Ok(Self { media_type, content })
+        let mut share = state.unfinished.share();
+        let content = tokio::time::timeout(BODY_DEADLINE, receive(request.into_body(), bytes_max, &mut share)).await;
+        let late = |_| ApiError::MalformedBody("the body did not arrive in time".to_owned());
+        Ok(Self { media_type, content: content.map_err(late)??, _share: share })
     }
 }
 
-fn refuse(refused: &BytesRejection, bytes_max: usize) -> ApiError {
-    if refused.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        ApiError::LimitBody { bytes_max }
-    } else {
-        ApiError::MalformedBody("the body did not arrive whole".to_owned())
+async fn receive(body: body::Body, bytes_max: usize, share: &mut Share) -> Result<Vec<u8>, ApiError> {
+    let broken = |_| ApiError::MalformedBody("the body did not arrive whole".to_owned());
+    let (mut chunks, mut content) = (body.into_data_stream(), Vec::new());
+    while let Some(chunk) = chunks.try_next().await.map_err(broken)? {
+        if chunk.len() > bytes_max - content.len() {
+            return Err(ApiError::LimitBody { bytes_max });
+        }
+        content.extend_from_slice(&chunk);
+        // It has room for more than came.
+        if !share.hold(content.capacity()) {
+            return Err(ApiError::Overload("this pod receives too much at once"));
+        }
     }
+    Ok(content)
 }
 
 /// A JSON document.

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -35,7 +35,6 @@ pub(super) fn surround(router: Router<AppState>, state: AppState) -> Router {
         from_fn_with_state(state.clone(), admission::throttle),
         CatchPanicLayer::custom(answer_panic),
         from_fn(bound),
-        DefaultBodyLimit::max(state.config.limits.body_bytes_max),
     );
     router
         .fallback(|| async { ApiError::FindNothing("no operation has this path") })

@@ -1,6 +1,7 @@
 //! Accepts connections and speaks HTTP/1.1 on them. Bounds what clients may cost before a handler knows of them: their
 //! number, the time for a request's head, and the time in which one takes nothing of what it is sent.
 
+pub(super) mod head;
 mod places;
 
 use std::convert::Infallible;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use self::head::Counted;
 use self::places::Places;
 use super::AppState;
 use super::admission::Peer;
@@ -79,9 +81,10 @@ pub async fn serve(listener: TcpListener, state: AppState, closing: Cancellation
         };
         prepare(&stream, send);
         // Held until the end, or until it is a WebSocket, which has a place of its own.
-        let (its_place, router) = (Arc::clone(&place), router.clone());
+        let stream = Counted::new(stream, state.unfinished.share());
+        let (its_place, head, router) = (Arc::clone(&place), stream.head(), router.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let under_way = its_place.request();
+            let under_way = (its_place.request(), head.whole());
             request.extensions_mut().insert(Peer(peer));
             let answer = router.clone().call(request);
             // Until all of the answer is written.

@@ -83,10 +83,10 @@ async fn open(State(state): State<AppState>, request: Request) -> Result<Respons
         },
         request::Request::Push(sid) => {
             let request = Request::from_parts(parts.clone(), body);
-            let Body { content, .. } = Body::from_request(request, &state).await?;
+            let body = Body::from_request(request, &state).await?;
             match forward::holder(&state, &parts, sid).await {
-                Some(holder) => Ok(forward::request(&state, &holder, &parts, content).await?),
-                None => Ok(push(&state, sid, content).await),
+                Some(holder) => Ok(forward::request(&state, &holder, &parts, body.content.into()).await?),
+                None => Ok(push(&state, sid, body.content.into()).await),
             }
         }
         request::Request::Upgrade(sid) => upgrade(&state, &mut parts, sid).await,

@@ -19,6 +19,7 @@ use crate::sync::Cache;
 use crate::sync::documents::Profiles;
 use crate::throttle::Throttle;
 use crate::traces::Traces;
+use crate::unfinished::Unfinished;
 use crate::webhooks::Receivers;
 
 /// What handlers, connections and followers share; a pointer to it, for each connection holds one.
@@ -67,6 +68,8 @@ pub struct Shared {
     pub presence: Presence,
     /// How often callers may ask.
     pub throttle: Throttle,
+    /// Memory for what clients have begun to send.
+    pub unfinished: Unfinished,
     /// The Socket.IO sessions of this pod whose clients poll.
     pub sessions: Sessions,
     /// Calls other pods.

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::{ClientAddress, Noted, Place, admit, place};
 use super::event_stream::{self, StreamQuery};
 use super::extract::QueryOf;
+use super::server::head::Counted;
 use super::{Answer, AppState, Operation, Parameter, Routes, server};
 use crate::auth::Claims;
 use crate::auth::caller::bearer;
@@ -130,8 +131,8 @@ where
 /// The network connection, once the answer has gone out on it, and what of the client came with the request.
 async fn connection(upgrade: OnUpgrade) -> Result<(TcpStream, Bytes), hyper::Error> {
     let upgraded = upgrade.await?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("Nexus listens on TCP itself");
-    let stream = parts.io.into_inner();
+    let parts = upgraded.downcast::<TokioIo<Counted>>().expect("Nexus listens on TCP itself");
+    let stream = parts.io.into_inner().into_inner();
     server::without_deadline(&stream);
     Ok((stream, parts.read_buf))
 }

@@ -15,6 +15,8 @@ pub enum Close {
     InvalidPacket,
     /// The client sent a frame above the limit.
     FrameTooLarge,
+    /// This pod has received too much that it has not worked off; the client comes back.
+    Overload,
     /// The token was refused, or has expired and was not refreshed.
     Unauthenticated,
     /// The token was revoked.
@@ -45,6 +47,7 @@ impl Close {
             Self::BinaryFrame => 1003,
             Self::InvalidText => 1007,
             Self::FrameTooLarge => 1009,
+            Self::Overload => 1013,
             Self::InvalidPacket => 4400,
             Self::Unauthenticated => 4401,
             Self::AuthenticationLate => 4403,
@@ -65,6 +68,7 @@ impl Close {
             Self::BinaryFrame => "binary_frame",
             Self::InvalidText => "invalid_text",
             Self::FrameTooLarge => "frame_too_large",
+            Self::Overload => "overloaded",
             Self::InvalidPacket => "invalid_packet",
             Self::Unauthenticated => "unauthenticated",
             Self::AuthenticationLate => "authentication_late",

@@ -24,6 +24,7 @@ use super::socket_io::client::Client;
 use super::transport::Transport;
 use super::wire::{self, Message, ReadMessage, Reader};
 use crate::http::admission::Place;
+use crate::unfinished::Share;
 
 /// How long the closing handshake may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
@@ -36,6 +37,9 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// While more bytes than this wait for the network, no further command is executed or read.
 const WAITING_BYTES_MAX: usize = 64 * 1024;
+
+/// The same of a client that has not shown a token: it is told that it has to.
+const WAITING_BYTES_MAX_BEFORE: usize = 4 * 1024;
 
 thread_local! {
     /// What one read brought. Shared by all connections of a thread, for none keeps anything in it.
@@ -71,6 +75,8 @@ struct Connection {
     /// Messages that were read and not yet handled, and what came after them that is none.
     messages: VecDeque<Message>,
     unreadable: Option<ReadMessage>,
+    /// The memory for them, and for the beginning of the next one.
+    received: Share,
     feed: Feed,
     /// What a client of Socket.IO is to us beside its session; none for a client of our own protocol.
     client: Option<Client>,
@@ -95,6 +101,7 @@ pub async fn serve(transport: Transport, brought: Bytes, session: Session, _plac
         reader: Reader::default(),
         messages: VecDeque::new(),
         unreadable: None,
+        received: session.state.unfinished.share(),
         waiting: Vec::new(),
         waiting_since: None,
         heard_at: now,
@@ -137,6 +144,7 @@ impl Connection {
 
     /// Goes on until the connection ends.
     async fn run(&mut self) -> Result<std::convert::Infallible, End> {
+        self.hold_received()?;
         let mut timer = pin!(sleep_until(self.look_at()));
         loop {
             let turn = poll_fn(|context| self.turn(context, timer.as_mut())).await;
@@ -156,7 +164,10 @@ impl Connection {
                     }
                 }
                 Turn::Write => self.write_waiting()?,
-                Turn::Read => self.read()?,
+                Turn::Read => {
+                    self.read()?;
+                    self.hold_received()?;
+                }
                 // In memory of its own, and only while it runs.
                 Turn::Handle => Box::pin(self.handle()).await?,
                 Turn::Deliver(Due::Inbox) => self.sent |= self.write(Feed::take)?,
@@ -191,7 +202,8 @@ impl Connection {
         if !self.waiting.is_empty() && self.transport.is_write_ready(context) {
             return Poll::Ready(Turn::Write);
         }
-        let keeps_up = self.waiting.len() <= WAITING_BYTES_MAX;
+        let is_known = self.feed.session.identity.is_some();
+        let keeps_up = self.waiting.len() <= if is_known { WAITING_BYTES_MAX } else { WAITING_BYTES_MAX_BEFORE };
         if keeps_up && (!self.messages.is_empty() || self.unreadable.is_some()) {
             return Poll::Ready(Turn::Handle);
         }
@@ -268,6 +280,12 @@ impl Connection {
         })
     }
 
+    /// Takes memory for what was read.
+    fn hold_received(&mut self) -> Result<(), End> {
+        let is_held = self.received.hold(self.reader.bytes() + wire::bytes_of(&self.messages));
+        if is_held { Ok(()) } else { Err(End::Close(Close::Overload)) }
+    }
+
     /// Handles one message, so that the client's next ones wait until its answer has gone and the clock was looked at.
     async fn handle(&mut self) -> Result<(), End> {
         tokio::task::consume_budget().await;
@@ -277,6 +295,7 @@ impl Connection {
             // Given back: most connections never need it again.
             self.messages = VecDeque::new();
             self.transport.handled();
+            self.hold_received()?;
         }
         handled
     }

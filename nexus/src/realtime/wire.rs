@@ -47,7 +47,28 @@ pub(super) struct Reader {
     fragments: Option<Vec<u8>>,
 }
 
+impl Message {
+    /// Bytes that it holds beside itself.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.capacity(),
+            Self::Ping(payload) => payload.capacity(),
+            Self::Pong | Self::Close => 0,
+        }
+    }
+}
+
+/// What messages hold, in bytes.
+pub(super) fn bytes_of(messages: &VecDeque<Message>) -> usize {
+    messages.capacity() * size_of::<Message>() + messages.iter().map(Message::bytes).sum::<usize>()
+}
+
 impl Reader {
+    /// What it keeps of messages that are not whole, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.rest.capacity() + self.fragments.as_ref().map_or(0, Vec::capacity)
+    }
+
     /// Adds the messages that `bytes` completes. The bytes are unmasked in place.
     pub(super) fn read(
         &mut self,

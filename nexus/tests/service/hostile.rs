@@ -2,6 +2,7 @@
 
 mod bytes;
 mod flood;
+mod unfinished;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
