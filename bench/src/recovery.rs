@@ -1,8 +1,9 @@
 //! What becomes of clients that were away: those that never read, and ten thousand whose pod is killed. Each counts what
-//! it gets, so that nothing is lost or told twice unseen.
+//! it gets, so that nothing is lost or told twice unseen. And how soon connections end whose token is revoked.
 
 mod follower;
 mod killed;
+mod revoked;
 mod stalled;
 
 use crate::target::Target;
@@ -33,12 +34,22 @@ pub(crate) struct Arguments {
     /// Events that each of them misses.
     #[arg(long, default_value_t = 100)]
     missed_events: u32,
+    /// Connections of each token that is revoked, half of them at the other Nexus.
+    #[arg(long, default_value_t = 100)]
+    revoked_clients: u32,
+    /// Tokens to revoke, one after the other: of the subjects `revoked-0`, `revoked-1` and so on.
+    #[arg(long, env = "NEXUS_BENCH_REVOKED_TOKENS", hide_env_values = true, value_delimiter = ',')]
+    revoked_tokens: Vec<String>,
+    /// Token of who may revoke them.
+    #[arg(long, env = "NEXUS_BENCH_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: String,
 }
 
 /// All that one run measured.
 #[derive(Serialize)]
 pub(crate) struct Figures {
     stalled: stalled::Figures,
+    revoked: revoked::Figures,
     killed: killed::Figures,
 }
 
@@ -46,6 +57,8 @@ pub(crate) struct Figures {
 pub(crate) async fn measure(target: &Target, arguments: &Arguments) -> Result<Figures> {
     let stalled = stalled::measure(target, arguments).await?;
     eprintln!("stalled: {}", serde_json::to_string(&stalled)?);
+    let revoked = revoked::measure(target, arguments).await?;
+    eprintln!("revoked: {}", serde_json::to_string(&revoked)?);
     let killed = killed::measure(target, arguments).await?;
-    Ok(Figures { stalled, killed })
+    Ok(Figures { stalled, revoked, killed })
 }

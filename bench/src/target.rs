@@ -76,6 +76,11 @@ impl Target {
         Ok(Self { source: Arc::clone(&self.source), ..Self::new(url, self.token.clone())? })
     }
 
+    /// The same, asked by another caller.
+    pub(crate) fn as_caller(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
     /// Where its WebSocket is.
     pub(crate) fn stream_url(&self) -> String {
         format!("ws://{}/v1/stream", self.address)
@@ -157,6 +162,12 @@ impl Target {
         }
     }
 
+    /// Ends every token of the subject.
+    pub(crate) async fn revoke(&self, subject: &str) -> Result<()> {
+        let body = format!(r#"{{"subject":"{subject}"}}"#);
+        self.post("/v1/revocations", "application/json", &body, 201).await
+    }
+
     async fn post(&self, path: &str, content_type: &str, body: &str, expected: u16) -> Result<()> {
         let Self { address, token, .. } = self;
         let length = body.len();
@@ -164,10 +175,10 @@ impl Target {
             "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
              content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
         );
-        let answer = self.connections.ask(request.as_bytes()).await.context("send events")?;
+        let answer = self.connections.ask(request.as_bytes()).await.context("send a request")?;
         // Centrifugo tells of a refusal in the body.
         let is_done = answer.status == expected && !answer.body.contains("\"error\"");
-        ensure!(is_done, "a publish was answered with {}: {}", answer.status, answer.body);
+        ensure!(is_done, "{path} was answered with {}: {}", answer.status, answer.body);
         Ok(())
     }
 }

@@ -50,7 +50,7 @@ pub(crate) struct Args {
 enum Only {
     /// Many connections: memory, fan-out, events on topics of their own.
     Realtime(realtime::Args),
-    /// Clients that do not read, and ten thousand whose Nexus is killed.
+    /// Clients that do not read, tokens that are revoked, and ten thousand clients whose Nexus is killed.
     Recovery(recovery::Args),
     /// Nexus beside Centrifugo, Socket.IO, socketioxide and a bare loop of sends.
     Compare(compare::Args),

@@ -1,7 +1,8 @@
-//! `cargo xtask bench recovery`: clients that do not read, and clients whose Nexus is killed, on two local Nexus.
+//! `cargo xtask bench recovery`: clients that do not read, tokens that are revoked, and clients whose Nexus is killed, on
+//! two local Nexus.
 
 use super::table::Machine;
-use super::{Ground, KEPT_EVENTS, free_address, memory};
+use super::{Ground, KEPT_EVENTS, TOKEN_SECONDS, free_address, memory};
 use crate::nexus::Local;
 use crate::{output, run, store};
 use anyhow::{Context as _, Result};
@@ -24,10 +25,14 @@ pub(crate) struct Args {
     seconds: u32,
 }
 
+/// Tokens that are revoked one after the other.
+const REVOKED_TOKENS: u32 = 20;
+
 /// What the load generator measured.
 #[derive(Deserialize)]
 struct Figures {
     stalled: Stalled,
+    revoked: Revoked,
     killed: Killed,
 }
 
@@ -42,6 +47,20 @@ struct Stalled {
     deliveries: u64,
     lost: u64,
     twice: u64,
+}
+
+#[derive(Deserialize)]
+struct Revoked {
+    tokens: u32,
+    connections: u32,
+    closed: Percentiles,
+    closed_elsewhere: Percentiles,
+}
+
+#[derive(Deserialize)]
+struct Percentiles {
+    p50_ms: f64,
+    max_ms: f64,
 }
 
 #[derive(Deserialize)]
@@ -61,14 +80,26 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let Ground { program, generator, services, listen, token, key, folder: _folder } = Ground::prepare()?;
     let process = memory::process_of(&program, &[]).context("find the process of Nexus")?;
     let other = free_address()?;
-    Local { program: &program, listen: other, log: "warn", urls: services.urls(), key: &key, kept_events: KEPT_EVENTS }
-        .start(&services)?;
+    let local = Local {
+        program: &program,
+        listen: other,
+        log: "warn",
+        urls: services.urls(),
+        key: &key,
+        kept_events: KEPT_EVENTS,
+    };
+    local.start(&services)?;
+    let admin = local.token("administrator", "admin", TOKEN_SECONDS)?;
+    let to_revoke = |number| local.token(&format!("revoked-{number}"), "events:read", TOKEN_SECONDS);
+    let revoked = (0..REVOKED_TOKENS).map(to_revoke).collect::<Result<Vec<_>>>()?;
 
     let step = output::Step::start("clients that were away");
     let mut command = run::command(&generator, ["--url", &format!("http://{listen}"), "recovery"]);
     command.args(["--process", &process.to_string(), "--other-url", &format!("http://{other}")]);
     command.args(["--killed-clients", &args.clients.to_string(), "--stalled-seconds", &args.seconds.to_string()]);
-    let said = run::text(command.env("NEXUS_BENCH_TOKEN", &token)).context("run the load generator")?;
+    command.env("NEXUS_BENCH_TOKEN", &token).env("NEXUS_BENCH_ADMIN_TOKEN", &admin);
+    let said =
+        run::text(command.env("NEXUS_BENCH_REVOKED_TOKENS", revoked.join(","))).context("run the load generator")?;
     step.done("");
     let figures: Figures = serde_json::from_str(&said).context("read the load generator's figures")?;
     let file = store::clone_root().join(&args.table);
@@ -79,7 +110,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 /// The page, in Markdown.
-fn page(machine: &Machine, Figures { stalled, killed }: &Figures) -> String {
+fn page(machine: &Machine, Figures { stalled, revoked, killed }: &Figures) -> String {
     let mut page = format!(
         "# Clients that were away\n\n\
          Written by `cargo xtask bench recovery`; measure them again with the same command. One run on {}. Two Nexus, \
@@ -102,6 +133,12 @@ fn page(machine: &Machine, Figures { stalled, killed }: &Figures) -> String {
     );
     let told = format!("{deliveries} events in {read_seconds:.0} s, {} lost, {} twice", stalled.lost, stalled.twice);
     row("They then read", "none lost, none twice", &told);
+    let Revoked { tokens, connections, closed, closed_elsewhere } = revoked;
+    let what =
+        format!("{tokens} tokens are revoked, one after the other, with {connections} connections, half of them at");
+    let told = |closed: &Percentiles| format!("half after {:.0} ms, all after {:.0} ms", closed.p50_ms, closed.max_ms);
+    row(&format!("{what} the Nexus that is asked: closed there"), "all within 1 s", &told(closed));
+    row("Closed at the other Nexus", "all within 1 s", &told(closed_elsewhere));
     let Killed { clients, events_behind, p50_seconds, p99_seconds, all_seconds, lost, twice, retries } = killed;
     let what =
         format!("{clients} clients of a Nexus that is killed come to the other at once, {events_behind} events behind");
