@@ -63,14 +63,14 @@ async fn open(State(state): State<AppState>, request: Request) -> Result<Respons
             let address = address(&mut parts, &state).await;
             let place = admission::place(&state, address).await?;
             let tasks = state.tasks.clone();
-            let session = Session::new(state, Encoding::SocketIo, claims, address);
+            let session = Box::new(Session::new(state, Encoding::SocketIo, claims, address));
             Ok(upgrade_to(&tasks, session, handshake, place).await?)
         }
         request::Request::OpenPolling => {
             let MaybeCaller(claims) = MaybeCaller::from_request_parts(&mut parts, &state).await?;
             let address = address(&mut parts, &state).await;
             let place = admission::place(&state, address).await?;
-            let mut session = Session::new(state.clone(), Encoding::SocketIo, claims, address);
+            let mut session = Box::new(Session::new(state.clone(), Encoding::SocketIo, claims, address));
             session.take_own_place().await?;
             let listed = state.sessions.open();
             let sid = listed.sid().to_owned();

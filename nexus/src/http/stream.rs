@@ -64,10 +64,10 @@ async fn open(
     let place = place(&state, address).await?;
     let tasks = state.tasks.clone();
     let Some(query) = query else {
-        let session = Session::new(state, Encoding::WebSocket, claims, address);
+        let session = Box::new(Session::new(state, Encoding::WebSocket, claims, address));
         return upgrade_to(&tasks, session, handshake, place).await;
     };
-    let session = event_stream::begin(state, Encoding::CloudEvents, claims, address, query, None).await?;
+    let session = Box::new(event_stream::begin(state, Encoding::CloudEvents, claims, address, query, None).await?);
     let mut response = switch_protocols(&tasks, handshake, move |stream, brought| {
         socket::serve(Transport::Socket(stream), brought, session, place)
     })?;
@@ -95,7 +95,7 @@ impl FromRequestParts<AppState> for Plain {
 /// Answers the handshake, and serves the connection in its own task.
 pub(super) async fn upgrade_to(
     tasks: &TaskTracker,
-    mut session: Session,
+    mut session: Box<Session>,
     handshake: Handshake,
     place: Place,
 ) -> Result<Response, ApiError> {

@@ -92,8 +92,9 @@ struct Connection {
     heartbeat_at: Instant,
 }
 
-/// Serves one connection to its end. `brought` came with the upgrade; `_place` is held until it ends.
-pub async fn serve(transport: Transport, brought: Bytes, session: Session, _place: Place) {
+/// Serves one connection to its end. `brought` came with the upgrade; `_place` is held until it ends. What a task is given
+/// it has room for as long as it runs: the session comes in memory of its own, and goes from there into the connection.
+pub async fn serve(transport: Transport, brought: Bytes, session: Box<Session>, _place: Place) {
     let metrics = session.state.metrics.stream.clone();
     let now = Instant::now();
     let mut connection = Connection {
@@ -109,7 +110,7 @@ pub async fn serve(transport: Transport, brought: Bytes, session: Session, _plac
         heartbeat_at: now + session.limits.heartbeat,
         client: (session.encoding == Encoding::SocketIo).then(Client::default),
         leave_at: None,
-        feed: Feed::new(session),
+        feed: Feed::new(*session),
     };
     connection.begin(&brought);
     // It holds the whole buffer of the request.
