@@ -78,6 +78,7 @@ fn servers() -> Value {
     let in_the_connect = "The token stands in the header of the upgrade, or in `auth` of the connect packet.";
     json!({
         (Front::WebSocket.server()): server("ws", in_a_command, &["token"]),
+        (Front::CloudEvents.server()): server("ws", "Plain CloudEvents.", &["token", "tokenInQuery"]),
         (Front::EventStream.server()): server("http", "Server-sent events.", &["token", "tokenInQuery"]),
         (Front::SocketIo.server()): server("socket.io", in_the_connect, &["token"]),
     })
@@ -96,7 +97,8 @@ fn channel(front: Front, messages: &Messages) -> Value {
         Front::WebSocket => channel["bindings"] = json!({ "ws": { "method": "GET", "bindingVersion": "0.1.0" } }),
         Front::CloudEvents => {
             let subprotocol = json!({ "const": CLOUD_EVENTS });
-            let headers = json!({ "type": "object", "properties": { "Sec-WebSocket-Protocol": subprotocol } });
+            let name = "Sec-WebSocket-Protocol";
+            let headers = json!({ "type": "object", "properties": { name: subprotocol }, "required": [name] });
             let binding = json!({ "method": "GET", "query": query(), "headers": headers, "bindingVersion": "0.1.0" });
             channel["bindings"] = json!({ "ws": binding });
         }

@@ -35,7 +35,8 @@ impl Front {
 
     pub(super) fn server(self) -> &'static str {
         match self {
-            Self::WebSocket | Self::CloudEvents => "webSocket",
+            Self::WebSocket => "webSocket",
+            Self::CloudEvents => "cloudEvents",
             Self::EventStream => "http",
             Self::SocketIo => "socketIo",
         }
@@ -212,7 +213,11 @@ impl Messages {
 
     fn add(&mut self, front: Front, name: &str, summary: &str, payload: &Value) {
         let key = format!("{}.{name}", front.name());
-        self.all.insert(key.clone(), json!({ "name": name, "summary": summary, "payload": payload }));
+        let mut message = json!({ "name": name, "summary": summary, "payload": payload });
+        if front == Front::CloudEvents {
+            message["contentType"] = json!("application/cloudevents+json");
+        }
+        self.all.insert(key.clone(), message);
         self.places.push((front, name.to_owned(), key));
     }
 }
