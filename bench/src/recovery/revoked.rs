@@ -9,12 +9,15 @@ use serde::Serialize;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// What a connection is closed with whose token was revoked.
 const REVOKED: u16 = 4_410;
 /// Longer than any revocation takes: a connection that is open by then is a failure, and not slow.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// No shorter than the period in which a Nexus looks for what was revoked at another.
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// How long it took, from the request on.
 #[derive(Serialize)]
@@ -44,6 +47,8 @@ pub(super) async fn measure(target: &Target, arguments: &Arguments) -> Result<Fi
                 open.push((connect(target, address_of_run(8)).await?, elsewhere));
             }
         }
+        // Each at another moment of the period in which a Nexus looks for what was revoked.
+        sleep(PERIOD * u32::try_from(number).unwrap_or(0) / u32::try_from(tokens.len()).unwrap_or(1)).await;
         let begun = Instant::now();
         let mut ending = JoinSet::new();
         for (client, elsewhere) in open {

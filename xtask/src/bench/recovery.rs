@@ -134,8 +134,9 @@ fn page(machine: &Machine, Figures { stalled, revoked, killed }: &Figures) -> St
     let told = format!("{deliveries} events in {read_seconds:.0} s, {} lost, {} twice", stalled.lost, stalled.twice);
     row("They then read", "none lost, none twice", &told);
     let Revoked { tokens, connections, closed, closed_elsewhere } = revoked;
+    let each = connections / tokens;
     let what =
-        format!("{tokens} tokens are revoked, one after the other, with {connections} connections, half of them at");
+        format!("{tokens} tokens are revoked, one after the other, each with {each} connections, half of them at");
     let told = |closed: &Percentiles| format!("half after {:.0} ms, all after {:.0} ms", closed.p50_ms, closed.max_ms);
     row(&format!("{what} the Nexus that is asked: closed there"), "all within 1 s", &told(closed));
     row("Closed at the other Nexus", "all within 1 s", &told(closed_elsewhere));
