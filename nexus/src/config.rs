@@ -153,9 +153,9 @@ pub struct Limits {
     /// Largest WebSocket message that a client may send, in bytes, all of its frames together.
     #[arg(long, env = "NEXUS_FRAME_BYTES_MAX", default_value_t = 64 * 1024)]
     pub frame_bytes_max: usize,
-    /// Memory of this pod for what clients have begun to send and it has not worked off, in bytes; each connection may
-    /// hold 4 KiB beyond it. What is more is refused.
-    #[arg(long, env = "NEXUS_UNFINISHED_BYTES_MAX", default_value_t = 64 * 1024 * 1024)]
+    /// Memory of this pod for what callers have begun to send and it has not worked off, in bytes; clients without a
+    /// token have as much besides, and each connection 4 KiB. What is more is refused.
+    #[arg(long, env = "NEXUS_UNFINISHED_BYTES_MAX", default_value_t = 32 * 1024 * 1024)]
     pub unfinished_bytes_max: usize,
     /// Time that clients have to leave after SIGTERM, in seconds.
     #[arg(long, env = "NEXUS_DRAIN_SECONDS", default_value_t = 10)]

@@ -35,6 +35,13 @@ pub struct WakeUp {
     pub by: &'static str,
 }
 
+/// Whose memory it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UnfinishedOf {
+    /// `strangers`, who have shown no token, or `callers`, who have.
+    pub of: &'static str,
+}
+
 /// By which bound a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Throttled {
@@ -75,9 +82,9 @@ pub struct Metrics {
     /// Requests and commands that came too often.
     pub throttled: Family<Throttled, Counter>,
     /// Bytes of what clients have begun to send, above what each may hold.
-    pub unfinished_bytes: Gauge,
+    pub unfinished_bytes: Family<UnfinishedOf, Gauge>,
     /// What was refused because these were too many.
-    pub unfinished_refused: Counter,
+    pub unfinished_refused: Family<UnfinishedOf, Counter>,
     /// Wake-ups to batches that other pods stamped.
     pub wake_ups: Family<WakeUp, Counter>,
     /// Newest entry that this pod has applied.
@@ -118,8 +125,8 @@ impl Metrics {
             publish_queue_requests: Gauge::default(),
             publish_queue_bytes: Gauge::default(),
             throttled: Family::default(),
-            unfinished_bytes: Gauge::default(),
-            unfinished_refused: Counter::default(),
+            unfinished_bytes: Family::default(),
+            unfinished_refused: Family::default(),
             wake_ups: Family::default(),
             log_head: Gauge::default(),
             ring_entries: Gauge::default(),

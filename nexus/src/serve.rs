@@ -170,11 +170,7 @@ impl Parts {
             metrics: metrics.clone(),
             traces: traces.clone(),
         };
-        let unfinished = Unfinished::new(
-            config.limits.unfinished_bytes_max,
-            metrics.unfinished_bytes.clone(),
-            metrics.unfinished_refused.clone(),
-        );
+        let unfinished = Unfinished::new(config.limits.unfinished_bytes_max, &metrics);
         let receivers = Receivers::new(&config.webhooks).map_err(StartNexus::PrepareReceivers)?;
         let state = AppState::new(Shared {
             config,

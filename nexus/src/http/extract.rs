@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::AppState;
 use crate::problem::ApiError;
-use crate::unfinished::Share;
+use crate::unfinished::{Memory, Share};
 
 /// How long a client may take to send a body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -55,15 +55,22 @@ pub struct Body {
     /// The content.
     pub content: Vec<u8>,
     /// The memory for it.
-    _share: Share,
+    pub share: Share,
 }
 
 impl FromRequest<AppState> for Body {
     type Rejection = ApiError;
 
+    /// Of a caller who has shown a token.
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        Self::receive(request, state.config.limits.body_bytes_max, &state.unfinished.callers).await
+    }
+}
+
+impl Body {
+    /// At most so many bytes, for which this memory is.
+    pub(super) async fn receive(request: Request, bytes_max: usize, memory: &Memory) -> Result<Self, ApiError> {
         let media_type = media_type(request.headers());
-        let bytes_max = state.config.limits.body_bytes_max;
         // Nothing is unpacked here: a small body must not become a large one.
         if request.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
             return Err(ApiError::RefuseMediaType);
@@ -72,10 +79,10 @@ impl FromRequest<AppState> for Body {
         if request.body().size_hint().lower() > bytes_max as u64 {
             return Err(ApiError::LimitBody { bytes_max });
         }
-        let mut share = state.unfinished.share();
+        let mut share = memory.share();
         let content = tokio::time::timeout(BODY_DEADLINE, receive(request.into_body(), bytes_max, &mut share)).await;
         let late = |_| ApiError::MalformedBody("the body did not arrive in time".to_owned());
-        Ok(Self { media_type, content: content.map_err(late)??, _share: share })
+        Ok(Self { media_type, content: content.map_err(late)??, share })
     }
 }
 

@@ -106,7 +106,7 @@ pub(super) async fn upgrade(
     let response = switch_protocols(&state.tasks, handshake, move |here, brought| async move {
         let _place = place;
         server::with_deadline(&here, send);
-        pass_on((here, &brought), (there, &first), leave).await;
+        pass_on((here, brought), (there, first), leave).await;
     });
     response.map(Some)
 }
@@ -130,8 +130,8 @@ async fn time_to_leave(state: AppState) {
 /// in order, and then the end. The client gets no close frame: nobody here knows where a frame of the other pod ends,
 /// and a client of Socket.IO comes back after any end.
 async fn pass_on(
-    (mut here, brought): (TcpStream, &[u8]),
-    (mut there, first): (TcpStream, &[u8]),
+    (mut here, brought): (TcpStream, Bytes),
+    (mut there, first): (TcpStream, Vec<u8>),
     leave: impl Future<Output = ()>,
 ) {
     let (mut read_here, mut write_here) = here.split();
@@ -139,7 +139,9 @@ async fn pass_on(
     let ended = CancellationToken::new();
     let up = async {
         let said = async {
-            told_there.write_all(brought).await?;
+            told_there.write_all(&brought).await?;
+            // It holds the whole buffer of the request.
+            drop(brought);
             copy(&mut read_here, &mut told_there).await
         };
         tokio::select! {
@@ -153,7 +155,8 @@ async fn pass_on(
     };
     let down = async {
         let told = async {
-            write_here.write_all(first).await?;
+            write_here.write_all(&first).await?;
+            drop(first);
             copy(&mut said_there, &mut write_here).await
         };
         note(told.await);

@@ -34,9 +34,9 @@ use crate::chain::Chain;
 use crate::metrics;
 use crate::problem::{ApiError, RETRY_AFTER_SECONDS};
 
-/// A head that is not whole after so many bytes is refused: room for the longest tokens. Every connection may hold as
-/// much, and what comes with one more read.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// A head that is not whole after so many bytes is refused: room for long tokens. Every connection may have a buffer of
+/// this size, and keeps it.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Pause after the machine had no room for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
@@ -81,7 +81,7 @@ pub async fn serve(listener: TcpListener, state: AppState, closing: Cancellation
         };
         prepare(&stream, send);
         // Held until the end, or until it is a WebSocket, which has a place of its own.
-        let stream = Counted::new(stream, state.unfinished.share());
+        let stream = Counted::new(stream, state.unfinished.strangers.share());
         let (its_place, head, router) = (Arc::clone(&place), stream.head(), router.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             let under_way = (its_place.request(), head.whole());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -82,11 +82,17 @@ async fn open(State(state): State<AppState>, request: Request) -> Result<Respons
             None => Ok(poll(&state, sid).await),
         },
         request::Request::Push(sid) => {
+            let holder = forward::holder(&state, &parts, sid).await;
+            // Nobody has shown a token for it yet.
+            if holder.is_none() && state.sessions.get(sid).is_none() {
+                return Err(refusal(Refusal::Session));
+            }
             let request = Request::from_parts(parts.clone(), body);
-            let body = Body::from_request(request, &state).await?;
-            match forward::holder(&state, &parts, sid).await {
+            let bytes_max = state.config.limits.frame_bytes_max;
+            let body = Body::receive(request, bytes_max, &state.unfinished.strangers).await?;
+            match holder {
                 Some(holder) => Ok(forward::request(&state, &holder, &parts, body.content.into()).await?),
-                None => Ok(push(&state, sid, body.content.into()).await),
+                None => Ok(push(&state, sid, body).await),
             }
         }
         request::Request::Upgrade(sid) => upgrade(&state, &mut parts, sid).await,
@@ -139,9 +145,9 @@ async fn poll(state: &AppState, sid: &str) -> Response {
     answered.map_or_else(|| refusal(Refusal::Session), respond)
 }
 
-async fn push(state: &AppState, sid: &str, body: Bytes) -> Response {
+async fn push(state: &AppState, sid: &str, Body { content, share, .. }: Body) -> Response {
     let (reply, answer) = oneshot::channel();
-    if !ask(state, sid, sessions::Request::Push(body, reply)).await {
+    if !ask(state, sid, sessions::Request::Push(content, share, reply)).await {
         return refusal(Refusal::Session);
     }
     answer.await.map_or_else(|_| refusal(Refusal::Session), respond)

@@ -102,7 +102,7 @@ pub async fn serve(transport: Transport, brought: Bytes, session: Box<Session>, 
         reader: Reader::default(),
         messages: VecDeque::new(),
         unreadable: None,
-        received: session.state.unfinished.share(),
+        received: session.state.unfinished.strangers.share(),
         waiting: Vec::new(),
         waiting_since: None,
         heard_at: now,
@@ -283,7 +283,10 @@ impl Connection {
 
     /// Takes memory for what was read.
     fn hold_received(&mut self) -> Result<(), End> {
-        let is_held = self.received.hold(self.reader.bytes() + wire::bytes_of(&self.messages));
+        let Session { state, identity, .. } = &self.feed.session;
+        let memory = if identity.is_some() { &state.unfinished.callers } else { &state.unfinished.strangers };
+        let bytes = self.reader.bytes() + wire::bytes_of(&self.messages) + self.transport.unfinished_bytes();
+        let is_held = self.received.hold_of(memory, bytes);
         if is_held { Ok(()) } else { Err(End::Close(Close::Overload)) }
     }
 
@@ -375,6 +378,8 @@ impl Connection {
     /// network would take back what we have just sent.
     async fn close(self, why: Option<Close>) {
         self.metrics().waits(self.waiting.len(), 0);
+        // Nobody handles it any more.
+        drop((self.reader, self.messages));
         let mut waiting = self.waiting;
         let mut stream = match self.transport {
             Transport::Socket(stream) => stream,

@@ -55,6 +55,14 @@ impl Transport {
         matches!(self, Self::Polling(_))
     }
 
+    /// What it keeps of what the client has sent, in bytes.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        match self {
+            Self::Socket(_) => 0,
+            Self::Polling(polling) => polling.unfinished_bytes(),
+        }
+    }
+
     /// When the clock has to be looked at.
     pub(super) fn until(&self) -> Option<Instant> {
         match self {

@@ -1,8 +1,9 @@
-//! The heads of requests, while they come: a network connection that counts what it brings of them.
+//! The heads of requests, while they come: a network connection that counts what it brings of them. One that comes whole
+//! with one read costs nothing and is never refused.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -22,7 +23,9 @@ pub(in crate::http) struct Counted {
 #[derive(Debug)]
 pub(super) struct Head {
     share: Mutex<Share>,
-    /// Whether a request has come whole, and is under way. Its body is counted where it is read.
+    /// Bytes of the last read, which may have made it whole.
+    last: AtomicUsize,
+    /// Whether a request has come whole, and is under way. Who wants its body counts that.
     is_whole: AtomicBool,
 }
 
@@ -32,7 +35,8 @@ pub(super) struct Whole(Arc<Head>);
 
 impl Counted {
     pub(super) fn new(stream: TcpStream, share: Share) -> Self {
-        let head = Head { share: Mutex::new(share), is_whole: AtomicBool::default() };
+        let (last, is_whole) = (AtomicUsize::default(), AtomicBool::default());
+        let head = Head { share: Mutex::new(share), last, is_whole };
         Self { stream, head: Arc::new(head) }
     }
 
@@ -50,12 +54,21 @@ impl Head {
     /// The request has come.
     pub(super) fn whole(self: &Arc<Self>) -> Whole {
         self.is_whole.store(true, Ordering::Relaxed);
+        self.last.store(0, Ordering::Relaxed);
         self.share().release();
         Whole(Arc::clone(self))
     }
 
-    fn takes(&self, bytes: usize) -> bool {
-        self.is_whole.load(Ordering::Relaxed) || self.share().hold_more(bytes)
+    /// Whether there is memory for what was read before, if more is read: then it was no whole head.
+    fn goes_on(&self) -> bool {
+        let last = self.last.swap(0, Ordering::Relaxed);
+        last == 0 || self.share().hold_more(last)
+    }
+
+    fn read(&self, bytes: usize) {
+        if !self.is_whole.load(Ordering::Relaxed) {
+            self.last.store(bytes, Ordering::Relaxed);
+        }
     }
 
     fn share(&self) -> MutexGuard<'_, Share> {
@@ -72,10 +85,13 @@ impl Drop for Whole {
 
 impl AsyncRead for Counted {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.head.goes_on() {
+            return Poll::Ready(Err(io::Error::other("this pod receives too much at once")));
+        }
         let before = into.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
-        let is_taken = self.head.takes(into.filled().len() - before);
-        Poll::Ready(if is_taken { Ok(()) } else { Err(io::Error::other("this pod receives too much at once")) })
+        self.head.read(into.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -85,6 +85,11 @@ impl Polling {
         self.poll.as_ref().is_some_and(|poll| !poll.is_closed())
     }
 
+    /// What the WebSocket that is tried out has brought and nobody has handled, in bytes.
+    pub(in crate::realtime) fn unfinished_bytes(&self) -> usize {
+        self.probe.as_ref().map_or(0, |probe| probe.reader.bytes() + wire::bytes_of(&probe.messages))
+    }
+
     /// Answers the poll with the packets in these WebSocket messages; whether there was a poll that took them.
     pub(in crate::realtime) fn offer(&mut self, messages: &[u8]) -> bool {
         let Some(poll) = self.poll.take() else { return false };
@@ -113,7 +118,7 @@ impl Polling {
     ) -> Result<Option<Upgraded>, Close> {
         match self.received.take() {
             Some(Request::Poll(reply)) => self.receive_poll(reply, unsent)?,
-            Some(Request::Push(body, reply)) => self.receive_push(&body, reply, bytes_max, into)?,
+            Some(Request::Push(body, _share, reply)) => self.receive_push(&body, reply, bytes_max, into)?,
             Some(Request::Upgrade(stream, brought)) => {
                 let (upgrade, action) = self.upgrade.after(Event::Connect);
                 self.upgrade = upgrade;
@@ -274,7 +279,7 @@ impl Polling {
             poll_fn(|context| self.poll_read_ready(context)).await;
             match self.received.take() {
                 Some(Request::Poll(reply)) => return reply,
-                Some(Request::Push(_, reply)) => drop(reply.send(Answer::Taken)),
+                Some(Request::Push(_, _, reply)) => drop(reply.send(Answer::Taken)),
                 Some(Request::Upgrade(..)) | None => self.fail(),
             }
         }
@@ -287,6 +292,7 @@ mod tests {
 
     use super::super::sessions::Sessions;
     use super::*;
+    use crate::unfinished::Share;
 
     fn session() -> (Polling, mpsc::Sender<Request>) {
         let sessions = Sessions::default();
@@ -319,7 +325,7 @@ mod tests {
             let (mut polling, requests) = session();
             let mut answer = send_poll(&mut polling, &requests).await;
             let (reply, mut pushed) = oneshot::channel();
-            requests.send(Request::Push("3\x1e1".into(), reply)).await.expect("the session lives");
+            requests.send(Request::Push("3\x1e1".into(), Share::default(), reply)).await.expect("the session lives");
             let messages = vec![Message::Text("3".to_owned()), Message::Close];
             assert_eq!(read(&mut polling, false).await, (messages, Ok(())));
             let mut waiting = Vec::new();
@@ -349,7 +355,10 @@ mod tests {
         let end = tokio::spawn(async move { polling.close(&mut Vec::new(), false).await });
         assert_eq!(answer.await, Ok(payload("1")));
         let (reply, pushed) = oneshot::channel();
-        requests.send(Request::Push("bYmluYXJ5".into(), reply)).await.expect("the session is still found");
+        requests
+            .send(Request::Push("bYmluYXJ5".into(), Share::default(), reply))
+            .await
+            .expect("the session is still found");
         assert_eq!(pushed.await, Ok(Answer::Taken));
         let (reply, polled) = oneshot::channel();
         requests.send(Request::Poll(reply)).await.expect("the session is still found");
@@ -377,7 +386,7 @@ mod tests {
         let mut answers = Vec::new();
         for want in [Ok(()), Err(Close::InvalidPacket)] {
             let (reply, answer) = oneshot::channel();
-            requests.send(Request::Push("3".into(), reply)).await.expect("the session lives");
+            requests.send(Request::Push("3".into(), Share::default(), reply)).await.expect("the session lives");
             assert_eq!(read(&mut polling, false).await.1, want);
             answers.push(answer);
         }

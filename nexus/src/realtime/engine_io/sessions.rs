@@ -17,6 +17,7 @@ use super::request::Refusal;
 use crate::chain::Chain;
 use crate::config::Secret;
 use crate::http::AppState;
+use crate::unfinished::Share;
 
 /// Requests that wait until the task of their session looks at them. The protocol allows one poll, one push and one
 /// upgrade at a time.
@@ -27,8 +28,8 @@ const WAITING_REQUESTS: usize = 4;
 pub(crate) enum Request {
     /// Answer once something is due.
     Poll(oneshot::Sender<Answer>),
-    /// Take packets.
-    Push(Bytes, oneshot::Sender<Answer>),
+    /// Take packets; the memory for them is held until then.
+    Push(Vec<u8>, Share, oneshot::Sender<Answer>),
     /// Move to this WebSocket, on which the bytes came already.
     Upgrade(TcpStream, Bytes),
 }
