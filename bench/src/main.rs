@@ -68,6 +68,7 @@ struct Figures {
     insert_single: insert::Rate,
     publish_single: durable::Rate,
     insert_batch: insert::Rate,
+    insert_batch_as_log: insert::Rate,
     publish_batch: durable::Rate,
 }
 
@@ -99,6 +100,7 @@ async fn publish(target: &Target, arguments: &PublishArguments) -> Result<Figure
         insert_single: table.singles(arguments.publishers, arguments.seconds).await?,
         publish_single: durable::singles(target, arguments.publishers, arguments.seconds).await?,
         insert_batch: table.batches(arguments.publishers, BATCH_EVENTS, arguments.seconds).await?,
+        insert_batch_as_log: table.batches_as_log(arguments.publishers, BATCH_EVENTS, arguments.seconds).await?,
         publish_batch: durable::batches(target, arguments.publishers, BATCH_EVENTS, arguments.seconds).await?,
     };
     table.drop().await?;

@@ -28,6 +28,7 @@ pub(super) struct Figures {
     pub(super) insert_single: Insert,
     pub(super) publish_single: Publish,
     pub(super) insert_batch: Insert,
+    pub(super) insert_batch_as_log: Insert,
     pub(super) publish_batch: Publish,
 }
 
@@ -87,7 +88,7 @@ pub(super) fn bare(generator: &Path) -> PathBuf {
     generator.with_file_name(BARE)
 }
 
-/// Runs it for about six times `seconds`.
+/// Runs it for about seven times `seconds`.
 pub(super) fn run(generator: &Path, target: &Target, seconds: u32) -> Result<Figures> {
     let mut command = run::command(generator, ["--url", &format!("http://{}", target.listen)]);
     command.args(["publish", "--seconds", &seconds.to_string()]);
