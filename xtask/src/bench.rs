@@ -10,13 +10,14 @@ mod recovery;
 mod table;
 
 use crate::cargo::BuildFolder;
+use crate::nexus::Local;
 use crate::services::{Ports, Services};
-use crate::{cargo, images, nexus, output, secret, store};
+use crate::{cargo, images, output, secret, store};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the token of the load is valid: longer than any run.
@@ -100,14 +101,7 @@ impl Ground {
         let services = Services::start(Ports::Free)?;
         let listen = free_address()?;
         let key = secret::word()?;
-        let local = nexus::Local {
-            program: &program,
-            listen,
-            log: "warn",
-            urls: services.urls(),
-            key: &key,
-            kept_events: KEPT_EVENTS,
-        };
+        let local = local(&program, listen, &services, &key);
         local.start(&services)?;
         let token = local.token("bench", "events:read events:write", TOKEN_SECONDS)?;
         Ok(Self { program, generator, services, listen, token, key, folder })
@@ -135,6 +129,11 @@ fn everything(args: &Args) -> Result<()> {
     fs::write(&file, table::markdown(&figures)).with_context(|| format!("write {}", file.display()))?;
     output::result(&serde_json::to_string_pretty(&figures).context("write the figures as JSON")?);
     Ok(())
+}
+
+/// A Nexus at this address that keeps whatever a run publishes.
+fn local<'a>(program: &'a Path, listen: SocketAddr, services: &'a Services, key: &'a str) -> Local<'a> {
+    Local { program, listen, log: "warn", urls: services.urls(), key, kept_events: KEPT_EVENTS }
 }
 
 /// An address that nobody listens on.

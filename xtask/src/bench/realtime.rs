@@ -2,8 +2,7 @@
 
 use super::load::Percentiles;
 use super::table::Machine;
-use super::{Ground, KEPT_EVENTS, free_address, memory};
-use crate::nexus::Local;
+use super::{Ground, free_address, local, memory};
 use crate::{output, run, store};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -87,8 +86,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
     let step = output::Step::start("many connections of Socket.IO, on a Nexus of their own");
     let other = free_address()?;
-    Local { program: &program, listen: other, log: "warn", urls: services.urls(), key: &key, kept_events: KEPT_EVENTS }
-        .start(&services)?;
+    local(&program, other, &services, &key).start(&services)?;
     let process = memory::process_of(&program, &[process]).context("find the process of the other Nexus")?;
     let mut command = run::command(&generator, ["--url", &format!("http://{other}"), "socket-io"]);
     command.args(["--process", &process.to_string(), "--clients", &args.clients.to_string()]);

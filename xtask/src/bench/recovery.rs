@@ -1,9 +1,9 @@
 //! `cargo xtask bench recovery`: clients that do not read, tokens that are revoked, and clients whose Nexus is killed, on
 //! two local Nexus.
 
+use super::load::Percentiles;
 use super::table::Machine;
-use super::{Ground, KEPT_EVENTS, TOKEN_SECONDS, free_address, memory};
-use crate::nexus::Local;
+use super::{Ground, TOKEN_SECONDS, free_address, local, memory};
 use crate::{output, run, store};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
@@ -58,12 +58,6 @@ struct Revoked {
 }
 
 #[derive(Deserialize)]
-struct Percentiles {
-    p50_ms: f64,
-    max_ms: f64,
-}
-
-#[derive(Deserialize)]
 struct Killed {
     clients: u32,
     events_behind: u32,
@@ -80,14 +74,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let Ground { program, generator, services, listen, token, key, folder: _folder } = Ground::prepare()?;
     let process = memory::process_of(&program, &[]).context("find the process of Nexus")?;
     let other = free_address()?;
-    let local = Local {
-        program: &program,
-        listen: other,
-        log: "warn",
-        urls: services.urls(),
-        key: &key,
-        kept_events: KEPT_EVENTS,
-    };
+    let local = local(&program, other, &services, &key);
     local.start(&services)?;
     let admin = local.token("administrator", "admin", TOKEN_SECONDS)?;
     let to_revoke = |number| local.token(&format!("revoked-{number}"), "events:read", TOKEN_SECONDS);
