@@ -194,8 +194,8 @@ pub struct ThrottleConfig {
     /// Requests and commands of one service a second; twice as many at once.
     #[arg(long = "service-requests-per-second", env = "NEXUS_SERVICE_REQUESTS_PER_SECOND", default_value_t = 0)]
     pub service_requests_per_second: u32,
-    /// Requests and commands from one address a second, with whatever token; twice as many at once. Behind one address there may be a
-    /// whole office, or every client when a proxy is not named in `--proxies`.
+    /// Requests and commands from one address a second, with whatever token; twice as many at once. Behind one address
+    /// there may be a whole office, or every client when a proxy is not named in `--proxies`.
     #[arg(long = "address-requests-per-second", env = "NEXUS_ADDRESS_REQUESTS_PER_SECOND", default_value_t = 0)]
     pub address_requests_per_second: u32,
     /// Commands on one connection a second; twice as many at once.

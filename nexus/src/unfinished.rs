@@ -154,7 +154,7 @@ mod laws {
             for (of, wanted) in asked {
                 let others: i64 = (0..8).filter(|one| *one != of).map(|one| shared(held[one])).sum();
                 let fits = others + shared(wanted) <= count(BYTES_MAX);
-                prop_assert_eq!(shares[of].hold(wanted), fits || shared(wanted) <= shared(held[of]));
+                prop_assert_eq!(shares[of].hold(wanted), fits);
                 if fits {
                     held[of] = wanted;
                 } else {
